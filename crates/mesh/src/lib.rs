@@ -1,0 +1,18 @@
+//! The resolved picture that a proxy serves from: immutable, indexed, cheap to share.
+//!
+//! `compile` makes [`Resource`]s out of documents, `control` sends them as [`Transaction`]s, a proxy keeps them in a
+//! [`Store`] and serves from a [`Snapshot`], which `decide` reads. Nothing here does IO or reads a clock.
+
+pub mod policy;
+pub mod resource;
+pub mod route;
+
+pub use policy::{Action, AddressMatch, Condition, Matcher, Operation, PathMatch, Policy, Rule, Source};
+pub use resource::{
+    Endpoint, Endpoints, InboundPort, Key, MtlsMode, PathRule, Profile, Resource, Service, ServicePort,
+    Settings, Transaction, View, Workload,
+};
+pub use route::{
+    Backend, HeaderEdit, HeaderMatch, Listener, PathSelector, QueryMatch, Route, RouteFilter, RouteMatch,
+    RouteRule,
+};

@@ -1,0 +1,2 @@
+//! The only entry point for building, testing and checking.
+fn main() {}

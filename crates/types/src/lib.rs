@@ -9,6 +9,7 @@ pub mod hostname;
 pub mod labels;
 pub mod name;
 pub mod peer;
+pub mod pod;
 pub mod port;
 pub mod protocol;
 pub mod resource_ref;
@@ -23,6 +24,10 @@ pub use hostname::{HostPattern, Hostname, HostnameError};
 pub use labels::{Labels, Selector};
 pub use name::{Name, NameError, Namespace, NamespacedName};
 pub use peer::Peer;
+pub use pod::{
+    ContainerReport, ContainerSpec, EnvironmentValue, EnvironmentVariable, GatewayListen, Mount, PodPhase,
+    PodReport, PodRole, PodSpec, Probe, ProbeAction, RestartPolicy, VolumeFile, VolumeSource, VolumeSpec,
+};
 pub use port::{Port, PortError};
 pub use protocol::Protocol;
 pub use resource_ref::{Kind, ResourceRef};

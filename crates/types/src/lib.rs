@@ -25,8 +25,9 @@ pub use labels::{Labels, Selector};
 pub use name::{Name, NameError, Namespace, NamespacedName};
 pub use peer::Peer;
 pub use pod::{
-    ContainerReport, ContainerSpec, EnvironmentValue, EnvironmentVariable, GatewayListen, Mount, PodPhase,
-    PodReport, PodRole, PodSpec, Probe, ProbeAction, RestartPolicy, VolumeFile, VolumeSource, VolumeSpec,
+    ContainerPort, ContainerReport, ContainerSpec, EnvironmentValue, EnvironmentVariable, GatewayListen,
+    Mount, PodPhase, PodReport, PodRole, PodSpec, Probe, ProbeAction, RestartPolicy, VolumeFile,
+    VolumeSource, VolumeSpec,
 };
 pub use port::{Port, PortError};
 pub use protocol::Protocol;

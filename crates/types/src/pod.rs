@@ -101,6 +101,9 @@ pub struct ContainerSpec {
     pub environment: Vec<EnvironmentVariable>,
     /// The user id that the process sees; absent: a high one that is not root.
     pub run_as_user: Option<u32>,
+    /// The ports that the document names, for services that target a port by its name.
+    #[serde(default)]
+    pub ports: Vec<ContainerPort>,
     /// Volumes in its file system.
     pub mounts: Vec<Mount>,
     /// Host paths that it may read (absolute), from `LocalRun`.
@@ -113,6 +116,16 @@ pub struct ContainerSpec {
     pub liveness: Option<Probe>,
     /// Whether it has started; the others wait for it.
     pub startup: Option<Probe>,
+}
+
+/// One port of a container (Kubernetes `ContainerPort`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerPort {
+    /// Its name.
+    pub name: Option<String>,
+    /// Its number.
+    pub port: Port,
 }
 
 /// One variable of a container's environment.

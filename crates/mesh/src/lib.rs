@@ -1,13 +1,20 @@
 //! The resolved picture that a proxy serves from: immutable, indexed, cheap to share.
 //!
-//! `compile` makes [`Resource`]s out of documents, `control` sends them as [`Transaction`]s, a proxy keeps them in a
-//! [`Store`] and serves from a [`Snapshot`], which `decide` reads. Nothing here does IO or reads a clock.
+//! `compile` makes [`Resource`]s out of documents, `control` sends them as [`Transaction`]s in their [`wire_format`], a
+//! proxy keeps them in a [`Store`] and serves from a [`Snapshot`], which `decide` reads. Nothing here does IO or reads a
+//! clock.
 
+pub mod digest;
 pub mod policy;
 pub mod resource;
 pub mod route;
+mod shared_map;
+pub mod snapshot;
+pub mod store;
+pub mod wire_format;
 
-pub use policy::{Action, AddressMatch, Condition, Matcher, Operation, PathMatch, Policy, Rule, Source};
+pub use digest::{Digest, FieldHasher, FieldHashing};
+pub use policy::{Action, Condition, Matcher, Operation, PathMatch, Policy, Rule, Source};
 pub use resource::{
     Endpoint, Endpoints, InboundPort, Key, MtlsMode, PathRule, Profile, Resource, Service, ServicePort,
     Settings, Transaction, View, Workload,
@@ -16,3 +23,5 @@ pub use route::{
     Backend, HeaderEdit, HeaderMatch, Listener, PathSelector, QueryMatch, Route, RouteFilter, RouteMatch,
     RouteRule,
 };
+pub use snapshot::Snapshot;
+pub use store::Store;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// One authorization policy, resolved: trust-domain forms expanded, names filled in, order kept.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
     /// Namespace and name as written.
     pub name: NamespacedName,
@@ -15,6 +15,17 @@ pub struct Policy {
     pub action: Action,
     /// The rules in the order of the document; none never matches.
     pub rules: Vec<Rule>,
+}
+
+impl Policy {
+    /// A policy of this name that refuses everything: what stands for one that is missing or cannot be decoded.
+    pub fn deny_everything(name: NamespacedName) -> Self {
+        Self {
+            name,
+            action: Action::Deny,
+            rules: vec![Rule::default()],
+        }
+    }
 }
 
 /// What a matching rule does.
@@ -29,7 +40,7 @@ pub enum Action {
 
 /// Matches iff (`from` is empty or one of it matches) and (`to` is empty or one of it matches) and every `when` matches.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Rule {
     /// Sources, any of which may match.
     pub from: Vec<Source>,
@@ -41,7 +52,7 @@ pub struct Rule {
 
 /// A list of values with its negation: at least one of `any` (where there is one) and none of `none`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Matcher<T> {
     /// Values, any of which may match; empty asks for nothing.
     pub any: Vec<T>,
@@ -67,7 +78,7 @@ impl<T> Matcher<T> {
 
 /// Who asks; all fields that are set must match.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Source {
     /// Istio `principals`, without `spiffe://`, aliases expanded.
     pub principals: Matcher<StringMatch>,
@@ -83,7 +94,7 @@ pub struct Source {
 
 /// What is asked; all fields that are set must match. All but `ports` exist only in HTTP.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Operation {
     /// Istio `hosts`: `:authority` with its port text, ASCII case ignored.
     pub hosts: Matcher<StringMatch>,
@@ -128,6 +139,3 @@ pub enum Condition {
     /// `connection.sni`.
     Sni(Matcher<StringMatch>),
 }
-
-/// An address that is compared as a block (kept as a name of its own for readers of policies).
-pub type AddressMatch = Matcher<Cidr>;

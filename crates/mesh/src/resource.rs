@@ -39,8 +39,11 @@ impl Key {
     }
 }
 
-/// One resource, with all that a proxy needs of it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+/// One resource, with all that a proxy needs of it. Its JSON has the variant's name in `kind`.
+///
+/// Decoding is strict: a field that is not known is an error, so that a newer control plane cannot make an older proxy
+/// skip the half of a rule that it does not understand.
+#[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Resource {
     /// Key `settings`.
@@ -92,7 +95,7 @@ pub struct Transaction {
 
 /// What holds for the whole mesh.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Settings {
     /// The trust domain of this mesh.
     pub trust_domain: TrustDomain,
@@ -128,7 +131,7 @@ pub enum PathRule {
 
 /// A service's names and ports; endpoints are told apart from it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Service {
     /// Namespace and name.
     pub name: NamespacedName,
@@ -146,19 +149,33 @@ pub struct Service {
 
 /// One port of a service.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ServicePort {
     /// The number that clients call.
     pub port: Port,
     /// Its name in the document.
     pub name: Option<String>,
-    /// Declared, or to be detected.
+    /// What was declared; [`Protocol::Detect`] is the mark of a port for which nothing was.
     pub protocol: Protocol,
+}
+
+impl ServicePort {
+    /// Whether the document said what the port speaks.
+    pub fn is_declared(&self) -> bool {
+        self.protocol != Protocol::Detect
+    }
+}
+
+impl Service {
+    /// The port that clients call by this number.
+    pub fn port(&self, number: Port) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| port.port == number)
+    }
 }
 
 /// The places where a service is served.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Endpoints {
     /// The service.
     pub service: NamespacedName,
@@ -168,7 +185,7 @@ pub struct Endpoints {
 
 /// One place where a service is served.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Endpoint {
     /// The workload that serves.
     pub workload: NamespacedName,
@@ -184,7 +201,7 @@ pub struct Endpoint {
 
 /// Who an address is: for telemetry, for connections straight to a workload's address, and for `explain`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Workload {
     /// Namespace and instance name (the pod's), such as `mission-services/telemetry-ingest-0`.
     pub name: NamespacedName,
@@ -208,7 +225,7 @@ pub struct Workload {
 
 /// What a local workload's own proxy needs to know.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct View {
     /// The workload.
     pub workload: NamespacedName,
@@ -226,15 +243,27 @@ pub struct View {
     pub gateway: Option<NamespacedName>,
 }
 
+impl View {
+    /// The port of this number, if a service targets it or a policy speaks of it.
+    pub fn inbound_port(&self, number: Port) -> Option<&InboundPort> {
+        self.inbound.iter().find(|port| port.port == number)
+    }
+
+    /// What plaintext may do on this port.
+    pub fn mtls_of(&self, number: Port) -> MtlsMode {
+        self.inbound_port(number).map_or(self.mtls, |port| port.mtls)
+    }
+}
+
 /// One port of a local workload.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InboundPort {
     /// The workload's port (a service's target port).
     pub port: Port,
     /// What plaintext may do here.
     pub mtls: MtlsMode,
-    /// Declared by a service, or to be detected.
+    /// Declared by a service; [`Protocol::Detect`] where nothing was declared.
     pub protocol: Protocol,
     /// The service whose target this is (the first by name where there are several): for telemetry and `:authority` checks.
     pub service: Option<NamespacedName>,

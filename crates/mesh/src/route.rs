@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// One listener of a `Gateway`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Listener {
     /// The gateway.
     pub gateway: NamespacedName,
@@ -19,7 +19,7 @@ pub struct Listener {
 
 /// One `HTTPRoute`, attached to listeners.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
     /// Namespace and name.
     pub name: NamespacedName,
@@ -33,7 +33,7 @@ pub struct Route {
 
 /// One rule of a route: any match, then filters, then a backend by weight.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteRule {
     /// The rule's name, if it has one.
     pub name: Option<String>,
@@ -51,7 +51,7 @@ pub struct RouteRule {
 
 /// All of these must match.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RouteMatch {
     /// The path, on its canonical form without query.
     pub path: PathSelector,
@@ -77,7 +77,7 @@ pub enum PathSelector {
 
 /// How a header must look.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HeaderMatch {
     /// Lower case.
     pub name: String,
@@ -89,7 +89,7 @@ pub struct HeaderMatch {
 
 /// How a query parameter must look.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct QueryMatch {
     /// Case-sensitive.
     pub name: String,
@@ -111,7 +111,7 @@ pub enum RouteFilter {
 
 /// Header changes: `set` replaces, `add` appends, `remove` drops. Names in lower case.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct HeaderEdit {
     /// Name and value.
     pub set: Vec<(String, String)>,
@@ -123,7 +123,7 @@ pub struct HeaderEdit {
 
 /// Where a share of a rule's requests goes.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backend {
     /// The service and its port; `None` where the reference cannot be resolved: answers 500.
     pub service: Option<(NamespacedName, Port)>,

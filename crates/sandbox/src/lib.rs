@@ -12,6 +12,7 @@ pub mod client;
 pub mod error;
 pub mod probe;
 pub mod spec;
+pub mod supervise;
 
 mod channel;
 mod init;

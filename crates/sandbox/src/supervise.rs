@@ -9,6 +9,7 @@ mod back_off;
 mod container;
 mod environment;
 mod exits;
+mod join;
 mod logs;
 mod pod;
 mod probe;
@@ -16,7 +17,6 @@ mod proxy;
 mod state;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -46,14 +46,17 @@ pub struct SupervisorOptions {
     /// `NAMESPACE/POD/CONTAINER.log` and the proxies' logs are written below it.
     pub log_directory: PathBuf,
     /// The proxy's arguments, its name first.
-    pub proxy_arguments: Vec<OsString>,
+    pub proxy_arguments: Vec<String>,
     /// The proxy's environment.
-    pub proxy_environment: Vec<(OsString, OsString)>,
+    pub proxy_environment: Vec<(String, String)>,
     /// Makes what a proxy reads from its first descriptor.
-    pub bootstrap: Box<dyn Fn(&ProxyStart<'_>) -> Vec<u8> + Send + Sync>,
+    pub bootstrap: Bootstrap,
     /// How long a proxy may take to finish what is open when it is told to end.
     pub drain: Duration,
 }
+
+/// Makes what a proxy reads from its first descriptor; the proxy's room has the form.
+pub type Bootstrap = Box<dyn Fn(&ProxyStart<'_>) -> Vec<u8> + Send + Sync>;
 
 /// The facts of one start of a proxy.
 #[derive(Debug)]
@@ -303,8 +306,9 @@ impl Task {
             Order::Execute(execution, reply) => match self.pods.get(&execution.pod) {
                 Some(held) => {
                     let (shared, spec, address) = (Arc::clone(&self.shared), held.spec.clone(), held.address);
-                    self.executions
-                        .spawn(async move { container::execute(&shared, &spec, address, execution, reply).await });
+                    self.executions.spawn(async move {
+                        container::execute(&shared, &spec, address, execution, reply).await;
+                    });
                 }
                 None => {
                     let missing = SandboxError::Refused(format!("no pod `{}` runs", execution.pod));

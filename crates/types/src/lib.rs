@@ -27,7 +27,7 @@ pub use peer::Peer;
 pub use pod::{
     ContainerPort, ContainerReport, ContainerSpec, EnvironmentValue, EnvironmentVariable, GatewayListen,
     Mount, PodPhase, PodReport, PodRole, PodSpec, Probe, ProbeAction, RestartPolicy, VolumeFile,
-    VolumeSource, VolumeSpec,
+    VolumeSource, VolumeSpec, proxy_socket_name,
 };
 pub use port::{Port, PortError};
 pub use protocol::Protocol;

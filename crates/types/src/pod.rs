@@ -49,6 +49,34 @@ pub struct PodSpec {
     pub template_hash: String,
 }
 
+impl PodSpec {
+    /// The file name of its proxy's own socket in the run directory.
+    pub fn proxy_socket_name(&self) -> String {
+        proxy_socket_name(&self.name)
+    }
+}
+
+/// The file name of a proxy's own socket in the run directory. A socket's whole path has at most 107 bytes, so a long name
+/// keeps its beginning and ends in a hash of the whole.
+pub fn proxy_socket_name(pod: &NamespacedName) -> String {
+    const LONGEST: usize = 48;
+    let plain = format!("{}-{}", pod.namespace, pod.name);
+    if plain.len() <= LONGEST {
+        return format!("proxy-{plain}.sock");
+    }
+    // FNV-1a, 64 bits: the names are the mesh's own, and a clash would only be refused as a socket in use.
+    let hash = pod
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    format!(
+        "proxy-{}-{hash:016x}.sock",
+        plain.get(..LONGEST - 17).unwrap_or_default()
+    )
+}
+
 /// What kind of pod it is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -268,8 +296,8 @@ pub struct PodReport {
     pub containers: Vec<ContainerReport>,
     /// How often its proxy was started again.
     pub proxy_restarts: u32,
-    /// The proxy's process id on the host, if it runs.
-    pub proxy_pid: Option<i32>,
+    /// UDP packets of the application that were dropped.
+    pub udp_dropped: u64,
 }
 
 /// How far a pod is.

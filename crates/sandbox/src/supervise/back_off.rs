@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// A process that ran this long counts as having run well.
-const WELL: Duration = Duration::from_secs(60);
+const WELL: Duration = Duration::from_mins(1);
 
 /// Doubles from `first` to `most`.
 #[derive(Clone, Debug)]
@@ -50,7 +50,9 @@ mod tests {
     #[test]
     fn it_doubles_up_to_its_bound_and_starts_anew_after_a_good_run() {
         let mut back_off = BackOff::application();
-        let waits: Vec<u128> = (0..8).map(|_| back_off.after(Duration::ZERO).as_millis()).collect();
+        let waits: Vec<u128> = (0..8)
+            .map(|_| back_off.after(Duration::ZERO).as_millis())
+            .collect();
         assert_eq!(waits, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
         assert_eq!(back_off.after(WELL).as_millis(), 500);
     }

@@ -39,7 +39,11 @@ pub fn expand(text: &str, variables: &BTreeMap<String, String>) -> String {
 }
 
 /// A container's variables: ours first, then its own in their order, each able to refer to those before it.
-pub(super) fn variables(container: &ContainerSpec, hostname: &str, address: Ipv4Addr) -> BTreeMap<String, String> {
+pub(super) fn variables(
+    container: &ContainerSpec,
+    hostname: &str,
+    address: Ipv4Addr,
+) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::from([
         ("PATH".to_owned(), CONTAINER_PATH.to_owned()),
         ("HOME".to_owned(), CONTAINER_HOME.to_owned()),

@@ -1,1 +1,33 @@
-//! bartizan-decide
+//! The thinking of the data plane: facts of a connection or a request and the mesh in, a decision out.
+//!
+//! Everything is a function of its arguments; time and randomness are arguments. What decides live requests is what
+//! `explain` and the tests run: [`Engine`] compiles a snapshot once, [`authorize_http`] and [`authorize_tcp`] make the
+//! [`Permit`] without which nothing is sent, [`route`](route::route), [`outbound`](outbound::outbound),
+//! [`choose`](balance::choose) and [`retry`](retry::retry) say where a request goes.
+
+pub mod authorize;
+pub mod balance;
+pub mod engine;
+pub mod explain;
+pub mod facts;
+pub mod judge;
+mod matching;
+pub mod mtls;
+pub mod outbound;
+pub mod path;
+mod policy_set;
+pub mod retry;
+pub mod route;
+mod rule_index;
+
+pub use authorize::{Denied, Permit, Reason, authorize_connection, authorize_http, authorize_tcp};
+pub use balance::{Choice, InFlight, choose};
+pub use engine::Engine;
+pub use explain::{Explanation, explain_http, explain_tcp};
+pub use facts::{ConnectionFacts, Headers, HttpFacts, NoHeaders};
+pub use judge::{judge_again_connection, judge_again_http, judge_again_tcp};
+pub use mtls::{Admission, FirstBytes, Refused, admit};
+pub use outbound::{Answer, Destination, Refusal, backend, outbound, resolve_name};
+pub use path::{Ambiguous, CanonicalPath, canonical_path, query_of};
+pub use retry::{Failure, Retry, Stop, retry};
+pub use route::{Forward, Plan, Reply, route};

@@ -85,7 +85,10 @@ mod tests {
         // Vectors of draft-eastlake-fnv, FNV-1a 128.
         assert_eq!(Digest::of(b"").to_string(), "6c62272e07bb014262b821756295c58d");
         assert_eq!(Digest::of(b"a").to_string(), "d228cb696f1a8caf78912b704e4a8964");
-        assert_eq!(Digest::of(b"foobar").to_string(), "343e1662793c64bf6f0d3597ba446f18");
+        assert_eq!(
+            Digest::of(b"foobar").to_string(),
+            "343e1662793c64bf6f0d3597ba446f18"
+        );
         let digest = Digest::of(b"x");
         assert_eq!(Digest::from_bytes(&digest.to_bytes()), Some(digest));
         assert_eq!(Digest::from_bytes(b"short"), None);

@@ -92,7 +92,9 @@ impl<K: Hash + Eq + Clone, T: Ord + Clone> SharedMap<K, Vec<T>> {
 
     pub(crate) fn take(&mut self, key: &K, value: &T) {
         let Some(values) = self.get(key) else { return };
-        let Ok(at) = values.binary_search(value) else { return };
+        let Ok(at) = values.binary_search(value) else {
+            return;
+        };
         let mut values = values.clone();
         values.remove(at);
         if values.is_empty() {

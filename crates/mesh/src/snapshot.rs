@@ -195,7 +195,8 @@ impl Snapshot {
 
     /// The listeners of a gateway, in the order of their sections.
     pub fn listeners_of(&self, gateway: &NamespacedName) -> impl Iterator<Item = &Arc<Listener>> {
-        self.listeners().filter(move |listener| listener.gateway == *gateway)
+        self.listeners()
+            .filter(move |listener| listener.gateway == *gateway)
     }
 
     /// All routes, in the order of their names.
@@ -203,7 +204,7 @@ impl Snapshot {
         self.routes.values()
     }
 
-    /// Whether both have the same listeners, routes and settings, by pointer: what is built from them can be kept.
+    /// Whether both have the same listeners and routes, by pointer: what is built from them can be kept.
     pub fn same_ways_in(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.listeners, &other.listeners) && Arc::ptr_eq(&self.routes, &other.routes)
     }
@@ -270,7 +271,8 @@ impl Snapshot {
                     .insert(workload.name.clone(), Arc::new(workload.clone()));
             }
             Resource::Policy(policy) => {
-                self.policies.insert(policy.name.clone(), Arc::new(policy.clone()));
+                self.policies
+                    .insert(policy.name.clone(), Arc::new(policy.clone()));
             }
             Resource::View(view) => {
                 Arc::make_mut(&mut self.views).insert(view.workload.clone(), Arc::new(view.clone()));

@@ -111,6 +111,8 @@ impl PartialEq for Store {
     fn eq(&self, other: &Self) -> bool {
         self.version == other.version
             && self.len() == other.len()
-            && self.iter().all(|(key, resource)| other.get(key) == Some(resource))
+            && self
+                .iter()
+                .all(|(key, resource)| other.get(key) == Some(resource))
     }
 }

@@ -1,0 +1,172 @@
+//! A snapshot, compiled for decisions: off the request path, and again only where it changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bartizan_mesh::{FieldHashing, PathRule, Policy, Profile, Snapshot, View};
+use bartizan_types::{NamespacedName, RuleId};
+
+use crate::authorize::Permit;
+use crate::policy_set::PolicySet;
+use crate::route::WaysIn;
+
+/// A snapshot, compiled for decisions.
+#[derive(Debug)]
+pub struct Engine {
+    snapshot: Arc<Snapshot>,
+    profile: Profile,
+    path_rule: PathRule,
+    locals: Vec<Arc<Local>>,
+    by_name: HashMap<NamespacedName, usize, FieldHashing>,
+    ways_in: Arc<WaysIn>,
+}
+
+/// A local workload with its policies.
+#[derive(Debug)]
+pub(crate) struct Local {
+    pub(crate) view: Arc<View>,
+    /// As they are in the snapshot; what is missing there is a policy that denies.
+    policies: Vec<Arc<Policy>>,
+    pub(crate) set: PolicySet,
+}
+
+impl Engine {
+    /// Compiles everything in a snapshot.
+    pub fn build(snapshot: Arc<Snapshot>) -> Self {
+        Self::compile(snapshot, None)
+    }
+
+    /// Compiles the snapshot after this one's; keeps what did not change.
+    #[must_use]
+    pub fn next(&self, snapshot: Arc<Snapshot>) -> Self {
+        Self::compile(snapshot, Some(self))
+    }
+
+    /// The snapshot that decisions are made from.
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// What happens to a path that two parsers could read differently.
+    pub fn path_rule(&self) -> PathRule {
+        self.path_rule
+    }
+
+    /// What could not be compiled; the routes and policies concerned match nothing or deny.
+    pub fn problems(&self) -> &[String] {
+        self.ways_in.problems()
+    }
+
+    /// The ALLOW rule that a permit stands on; `None` where no policy was needed, and for a permit of another engine.
+    pub fn allowed_by(&self, permit: &Permit) -> Option<&RuleId> {
+        let (local, rule) = permit.rule(self.snapshot.version())?;
+        self.locals.get(local)?.set.id(rule)
+    }
+
+    pub(crate) fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    pub(crate) fn local(&self, name: &NamespacedName) -> Option<(usize, &Local)> {
+        // A sidecar has one.
+        let at = match self.locals.as_slice() {
+            [only] => (only.view.workload == *name).then_some(0)?,
+            _ => *self.by_name.get(name)?,
+        };
+        Some((at, self.locals.get(at)?))
+    }
+
+    /// Whether a workload's view and policies are the same in both, so that no decision about it differs.
+    pub(crate) fn decides_alike(&self, other: &Self, name: &NamespacedName) -> bool {
+        match (self.local_arc(name), other.local_arc(name)) {
+            (Some(mine), Some(theirs)) => {
+                Arc::ptr_eq(mine, theirs)
+                    && self.profile == other.profile
+                    && self.path_rule == other.path_rule
+                    && self.snapshot.same_ways_in(&other.snapshot)
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        }
+    }
+
+    pub(crate) fn ways_in(&self) -> &WaysIn {
+        &self.ways_in
+    }
+
+    fn local_arc(&self, name: &NamespacedName) -> Option<&Arc<Local>> {
+        self.locals.get(*self.by_name.get(name)?)
+    }
+
+    fn compile(snapshot: Arc<Snapshot>, before: Option<&Self>) -> Self {
+        // Until the control plane has spoken, nothing is allowed.
+        let settings = snapshot.settings();
+        let profile = settings.map_or(Profile::ZeroTrust, |settings| settings.profile);
+        let path_rule = settings.map_or(PathRule::RefuseAmbiguous, |settings| settings.paths);
+        let locals: Vec<Arc<Local>> = snapshot
+            .views()
+            .map(|view| {
+                let policies = policies_of(&snapshot, view, before);
+                before
+                    .filter(|before| before.path_rule == path_rule)
+                    .and_then(|before| before.local_arc(&view.workload))
+                    .filter(|local| local.is_made_of(view, &policies))
+                    .cloned()
+                    .unwrap_or_else(|| {
+                        Arc::new(Local {
+                            view: Arc::clone(view),
+                            set: PolicySet::build(&policies, path_rule),
+                            policies,
+                        })
+                    })
+            })
+            .collect();
+        let by_name = locals
+            .iter()
+            .enumerate()
+            .map(|(at, local)| (local.view.workload.clone(), at))
+            .collect();
+        let ways_in = before
+            .filter(|before| before.path_rule == path_rule && before.snapshot.same_ways_in(&snapshot))
+            .map_or_else(
+                || Arc::new(WaysIn::build(&snapshot, path_rule)),
+                |before| Arc::clone(&before.ways_in),
+            );
+        Self {
+            snapshot,
+            profile,
+            path_rule,
+            locals,
+            by_name,
+            ways_in,
+        }
+    }
+}
+
+impl Local {
+    fn is_made_of(&self, view: &Arc<View>, policies: &[Arc<Policy>]) -> bool {
+        Arc::ptr_eq(&self.view, view)
+            && self.policies.len() == policies.len()
+            && self
+                .policies
+                .iter()
+                .zip(policies)
+                .all(|(mine, theirs)| Arc::ptr_eq(mine, theirs))
+    }
+}
+
+/// The policies of a view. One that is named but not there denies everything.
+fn policies_of(snapshot: &Snapshot, view: &View, before: Option<&Engine>) -> Vec<Arc<Policy>> {
+    let kept = before.and_then(|before| before.local_arc(&view.workload));
+    view.policies
+        .iter()
+        .map(|name| {
+            snapshot.policy(name).cloned().unwrap_or_else(|| {
+                let missing = Policy::deny_everything(name.clone());
+                kept.and_then(|local| local.policies.iter().find(|policy| ***policy == missing))
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(missing))
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,338 @@
+//! One meaning of a path: the canonical form that policies and routes match, apart from what is forwarded.
+//!
+//! In the `zero-trust` profile the canonical form is the path with every escape decoded, and a path that two parsers
+//! would read differently has none: the request is refused. In the `istio` profile it is Istio's `BASE` normalization.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bartizan_mesh::PathRule;
+
+/// A path without query in its one form. Only [`canonical_path`] makes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CanonicalPath<'a>(Cow<'a, str>);
+
+impl CanonicalPath<'_> {
+    /// The text; empty for a target that has no path (`CONNECT host:port`), `*` for the whole server.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CanonicalPath<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a path has no single meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, thiserror::Error)]
+pub enum Ambiguous {
+    /// Neither `/path`, an absolute URI, `*` nor `host:port` (RFC 9112 §3.2).
+    #[error("the request target has none of the four forms of RFC 9112")]
+    Form,
+    /// `%` without two hexadecimal digits.
+    #[error("the path has a `%` without two hexadecimal digits")]
+    Escape,
+    /// Decoding once leaves an escape (`%2541`).
+    #[error("the path is escaped twice")]
+    DoubleEscape,
+    /// `%2f`, `%5c`, or a plain `\`.
+    #[error("the path has an escaped slash or a backslash")]
+    Slash,
+    /// `//`.
+    #[error("the path has an empty segment (`//`)")]
+    EmptySegment,
+    /// `.` or `..` as a segment, escaped or not.
+    #[error("the path has a dot segment")]
+    DotSegment,
+    /// `;`, escaped or not.
+    #[error("the path has a parameter (`;`)")]
+    Parameter,
+    /// A control character (NUL included), escaped or not, or a plain space.
+    #[error("the path has a control character or a space")]
+    Control,
+    /// Escapes that are not UTF-8 (overlong forms included).
+    #[error("the path's escapes are not UTF-8")]
+    NotUtf8,
+    /// `#` in a request target.
+    #[error("the request target has a fragment")]
+    Fragment,
+}
+
+/// The canonical form of a request target's path.
+///
+/// # Errors
+/// [`Ambiguous`] where the rule refuses what two parsers would read differently, and in either rule for a target that
+/// has none of the forms of RFC 9112 §3.2.
+pub fn canonical_path(target: &str, rule: PathRule) -> Result<CanonicalPath<'_>, Ambiguous> {
+    let path = path_of(target)?;
+    if path.is_empty() || path == "*" {
+        return Ok(CanonicalPath(Cow::Borrowed(path)));
+    }
+    match rule {
+        PathRule::RefuseAmbiguous => only_meaning(path),
+        PathRule::Base => Ok(base(path)),
+    }
+    .map(CanonicalPath)
+}
+
+/// The query of a request target, without its `?`.
+pub fn query_of(target: &str) -> Option<&str> {
+    target.split_once('?').map(|(_, query)| query)
+}
+
+/// The path of a target as sent: `/a` of `/a?b` and of `http://host/a?b`, empty of `host:port`.
+fn path_of(target: &str) -> Result<&str, Ambiguous> {
+    let end = target
+        .bytes()
+        .position(|byte| byte == b'?')
+        .unwrap_or(target.len());
+    let (path, _) = target.split_at(end);
+    if path.starts_with('/') || path == "*" || target.is_empty() {
+        return Ok(path);
+    }
+    if let Some((scheme, rest)) = path.split_once("://") {
+        let fine = scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+            && scheme
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        return match (fine && !host.is_empty(), path) {
+            (false, _) => Err(Ambiguous::Form),
+            (true, "") => Ok("/"),
+            (true, path) => Ok(path),
+        };
+    }
+    let is_authority = end == target.len()
+        && target.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty()
+                && !host.contains(['/', '@', '\\', '#'])
+                && port.parse::<u16>().is_ok()
+                && !port.starts_with('+')
+        });
+    if is_authority {
+        Ok("")
+    } else {
+        Err(Ambiguous::Form)
+    }
+}
+
+/// What a byte of a path asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// Means itself.
+    Plain,
+    Slash,
+    Dot,
+    Percent,
+    Backslash,
+    Semicolon,
+    Hash,
+    Control,
+    /// A part of UTF-8, which a `str` has right.
+    Wide,
+}
+
+fn class(byte: u8) -> Class {
+    match byte {
+        b'/' => Class::Slash,
+        b'.' => Class::Dot,
+        b'%' => Class::Percent,
+        b'\\' => Class::Backslash,
+        b';' => Class::Semicolon,
+        b'#' => Class::Hash,
+        0..=0x20 | 0x7f => Class::Control,
+        0x80..=0xff => Class::Wide,
+        _ => Class::Plain,
+    }
+}
+
+/// The path with its escapes decoded, or the reason why parsers would not agree on it.
+fn only_meaning(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
+    let mut before = 0_u8;
+    let mut has_escape = false;
+    for byte in path.bytes() {
+        match class(byte) {
+            Class::Plain | Class::Wide | Class::Dot => {}
+            Class::Slash if before == b'/' => return Err(Ambiguous::EmptySegment),
+            Class::Slash => {}
+            Class::Percent => has_escape = true,
+            Class::Backslash => return Err(Ambiguous::Slash),
+            Class::Semicolon => return Err(Ambiguous::Parameter),
+            Class::Hash => return Err(Ambiguous::Fragment),
+            Class::Control => return Err(Ambiguous::Control),
+        }
+        before = byte;
+    }
+    let decoded = if has_escape {
+        Cow::Owned(decoded(path)?)
+    } else {
+        Cow::Borrowed(path)
+    };
+    if has_dot_segment(&decoded) {
+        return Err(Ambiguous::DotSegment);
+    }
+    Ok(decoded)
+}
+
+fn decoded(path: &str) -> Result<String, Ambiguous> {
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte != b'%' {
+            plain.push(byte);
+            continue;
+        }
+        let (value, tail) = escape(rest).ok_or(Ambiguous::Escape)?;
+        rest = tail;
+        match class(value) {
+            Class::Slash | Class::Backslash => return Err(Ambiguous::Slash),
+            Class::Semicolon => return Err(Ambiguous::Parameter),
+            Class::Control if value != b' ' => return Err(Ambiguous::Control),
+            Class::Percent | Class::Plain | Class::Dot | Class::Hash | Class::Control | Class::Wide => {
+                plain.push(value);
+            }
+        }
+    }
+    // On the result, because `%25%34%31` becomes an escape only piece by piece.
+    let mut tails = plain.split(|byte| *byte == b'%').skip(1);
+    if tails.any(|tail| escape(tail).is_some()) {
+        return Err(Ambiguous::DoubleEscape);
+    }
+    String::from_utf8(plain).map_err(|_| Ambiguous::NotUtf8)
+}
+
+/// The value of the two hexadecimal digits at the front, and what follows.
+pub(crate) fn escape(digits: &[u8]) -> Option<(u8, &[u8])> {
+    let hex = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    match digits {
+        [high, low, rest @ ..] => Some((hex(*high)? * 16 + hex(*low)?, rest)),
+        _ => None,
+    }
+}
+
+fn has_dot_segment(path: &str) -> bool {
+    // Cheap for the many paths without a segment that begins with a dot.
+    let mut at_start = true;
+    let mut dots = 0_u8;
+    for byte in path.bytes() {
+        match byte {
+            b'/' => {
+                if at_start && (dots == 1 || dots == 2) {
+                    return true;
+                }
+                at_start = true;
+                dots = 0;
+            }
+            b'.' if at_start => dots = dots.saturating_add(1),
+            _ => at_start = false,
+        }
+    }
+    at_start && (dots == 1 || dots == 2)
+}
+
+/// Istio `pathNormalization: BASE`: `\` to `/`, escapes of unreserved characters decoded, dot segments resolved;
+/// everything else as sent (no merging of slashes, no decoding of `%2f`).
+fn base(path: &str) -> Cow<'_, str> {
+    if !path.contains(['\\', '%']) && !has_dot_segment(path) {
+        return Cow::Borrowed(path);
+    }
+    let mut plain = Vec::with_capacity(path.len());
+    let mut rest = path.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        match (byte, escape(rest)) {
+            (b'\\', _) => plain.push(b'/'),
+            (b'%', Some((value, tail)))
+                if value.is_ascii_alphanumeric() || matches!(value, b'-' | b'.' | b'_' | b'~') =>
+            {
+                plain.push(value);
+                rest = tail;
+            }
+            _ => plain.push(byte),
+        }
+    }
+    let plain = String::from_utf8(plain).unwrap_or_default(); // only ASCII was put in the place of ASCII
+    Cow::Owned(without_dot_segments(&plain))
+}
+
+/// RFC 3986 §5.2.4.
+fn without_dot_segments(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let is_last = segments.peek().is_none();
+        match segment {
+            "." | ".." => {
+                if segment == ".." {
+                    kept.pop();
+                }
+                if is_last {
+                    kept.push("");
+                }
+            }
+            _ => kept.push(segment),
+        }
+    }
+    let mut plain = String::with_capacity(path.len());
+    for segment in kept {
+        plain.push('/');
+        plain.push_str(segment);
+    }
+    if plain.is_empty() {
+        plain.push('/');
+    }
+    plain
+}
+
+/// A path value of a policy in the form that it is compared in: under [`PathRule::RefuseAmbiguous`] its escapes are
+/// decoded as those of requests are. `None` when that changes nothing.
+pub(crate) fn canonical_value(text: &str, rule: PathRule) -> Option<String> {
+    match rule {
+        PathRule::RefuseAmbiguous if text.contains('%') => decoded(text).ok(),
+        PathRule::RefuseAmbiguous | PathRule::Base => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_canonical_path_means_itself(path in "/[a-c%./;?25eEfF\\\\ é*-]{0,24}") {
+            if let Ok(once) = canonical_path(&path, PathRule::RefuseAmbiguous) {
+                let text = once.as_str();
+                prop_assert!(!text.contains("//") && !text.contains('\\') && !text.contains(';') && !has_dot_segment(text));
+                // What is decoded once does not change when an application decodes it again.
+                prop_assert!(text.split('%').skip(1).all(|tail| escape(tail.as_bytes()).is_none()));
+            }
+        }
+
+        #[test]
+        fn base_has_no_dot_segments(path in "/[a-c%./25eE\\\\]{0,24}") {
+            let once = canonical_path(&path, PathRule::Base).unwrap();
+            prop_assert!(!has_dot_segment(once.as_str()));
+            prop_assert!(once.as_str().starts_with('/'));
+        }
+
+        #[test]
+        fn nothing_panics(target in "\\PC{0,40}") {
+            let _ = canonical_path(&target, PathRule::RefuseAmbiguous);
+            let _ = canonical_path(&target, PathRule::Base);
+        }
+
+        #[test]
+        fn plain_paths_are_borrowed_as_they_are(path in "(/[a-z0-9_~-]{1,5}){1,5}") {
+            prop_assert_eq!(canonical_path(&path, PathRule::RefuseAmbiguous).unwrap(), CanonicalPath(Cow::Borrowed(&*path)));
+            prop_assert_eq!(canonical_path(&path, PathRule::Base).unwrap(), CanonicalPath(Cow::Borrowed(&*path)));
+        }
+    }
+}

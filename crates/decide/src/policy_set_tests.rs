@@ -1,0 +1,1 @@
+//! Laws of the indexed rules, and what they cost.

@@ -4,7 +4,6 @@
 pub mod chunk;
 mod client;
 pub mod encode;
-mod io;
 pub mod parse;
 mod server;
 

@@ -10,3 +10,10 @@ pub mod exchange;
 pub mod h1;
 pub mod head;
 pub mod pool;
+pub mod relay;
+pub mod sniff;
+pub mod socket;
+pub mod stream;
+pub mod tls_stream;
+
+mod buffer;

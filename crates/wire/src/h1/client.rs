@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::chunk::{BodyDecoder, Decoded};
 use super::encode::{self, BodyEncoder};
-use super::io::Wire;
+use crate::buffer::Wire;
 use super::parse::{Framing, HeadScan, Limits, ParseError, parse_response};
 use crate::exchange::{Cause, Counters, Frame, Receive, Sent, Transmit, Upstream};
 use crate::head::{RequestHead, ResponseHead};

@@ -3,7 +3,7 @@
 
 use http::StatusCode;
 
-use super::io::Outbox;
+use crate::buffer::Outbox;
 use super::parse::Framing;
 use crate::exchange::{Cause, Frame};
 use crate::head::{BodyLength, Headers, RequestHead, ResponseHead};

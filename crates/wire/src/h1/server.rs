@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::chunk::{BodyDecoder, BodyError, Decoded};
 use super::encode::{self, BodyEncoder, ResponseTo};
-use super::io::{READ_BYTES, Wire};
+use crate::buffer::{READ_BYTES, Wire};
 use super::parse::{Framing, HeadScan, Limits, ParseError, parse_request};
 use crate::exchange::{Cause, Counters, Downstream, Frame, Receive, Transmit};
 use crate::head::{BodyLength, RequestHead, ResponseHead};

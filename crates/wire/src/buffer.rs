@@ -1,4 +1,4 @@
-//! The two buffers of an HTTP/1 connection: what was read and not yet used, what is to be written.
+//! The two buffers of a connection: what was read and not yet used, what is to be written.
 //!
 //! Buffers are lent from a small store of the thread and given back as soon as the connection waits with
 //! nothing in them, so that idle connections hold none. Reads grow from 8 KiB to 64 KiB while a body keeps
@@ -34,13 +34,13 @@ thread_local! {
     static SPARE_OUT: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-fn lend_in() -> BytesMut {
+pub(crate) fn lend_in() -> BytesMut {
     SPARE_IN
         .with_borrow_mut(Vec::pop)
         .unwrap_or_else(|| BytesMut::with_capacity(READ_BYTES))
 }
 
-fn give_back_in(mut buffer: BytesMut) {
+pub(crate) fn give_back_in(mut buffer: BytesMut) {
     // Whole again only when no head or frame of it lives.
     if buffer.try_reclaim(READ_BYTES) && buffer.capacity() <= 2 * READ_BYTES {
         SPARE_IN.with_borrow_mut(|spares| {

@@ -1,0 +1,275 @@
+//! Pod, and the template of a pod that workloads share.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bartizan_types::{Labels, Name};
+
+use super::container::{self, Container, SecurityContext};
+use super::volume::{self, Volume};
+use crate::field::{Fields, Value};
+use crate::finding::codes;
+use crate::names;
+
+/// Kubernetes Pod; its labels are in the document's metadata.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// `spec`.
+    pub spec: PodSpec,
+}
+
+/// The `template` of a workload.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodTemplate {
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// `spec`.
+    pub spec: PodSpec,
+}
+
+/// The `spec` of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PodSpec {
+    /// `serviceAccountName`; Kubernetes uses `default` where there is none.
+    pub service_account: Option<Name>,
+    /// `containers`, at least one.
+    pub containers: Vec<Container>,
+    /// `initContainers`, which run one after the other before the containers.
+    pub init_containers: Vec<Container>,
+    /// `volumes`.
+    pub volumes: Vec<Volume>,
+    /// `terminationGracePeriodSeconds`; Kubernetes waits 30 s where there is none.
+    pub termination_grace_period: Option<Duration>,
+    /// `hostname`.
+    pub hostname: Option<Name>,
+    /// `subdomain`.
+    pub subdomain: Option<Name>,
+    /// `restartPolicy`; workloads allow only `Always`.
+    pub restart_policy: Option<RestartPolicy>,
+    /// `securityContext`, for containers that do not say otherwise.
+    pub security_context: SecurityContext,
+    /// `enableServiceLinks` is false: no `NAME_SERVICE_HOST` variables.
+    pub service_links: Option<bool>,
+}
+
+/// What happens when a container of a pod ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartPolicy {
+    /// It is started again.
+    Always,
+    /// It is started again unless it succeeded.
+    OnFailure,
+    /// It stays ended.
+    Never,
+}
+
+pub(crate) fn read(fields: &Fields<'_>) -> Option<Pod> {
+    let spec = fields.required("spec").and_then(read_spec)?;
+    Some(Pod { spec })
+}
+
+pub(crate) fn read_template(value: Value<'_>) -> Option<PodTemplate> {
+    value.map(|template| {
+        let metadata = template.get("metadata").and_then(|value| {
+            value.map(|metadata| {
+                metadata.no_meaning(&["creationTimestamp", "name", "namespace"]);
+                let labels = metadata.get("labels").map(Value::labels).unwrap_or_default();
+                let annotations = metadata
+                    .get("annotations")
+                    .map(Value::text_map)
+                    .unwrap_or_default();
+                Some((labels, annotations))
+            })
+        });
+        let (labels, annotations) = metadata.unwrap_or_default();
+        let spec = template.required("spec").and_then(read_spec)?;
+        Some(PodTemplate {
+            labels,
+            annotations,
+            spec,
+        })
+    })
+}
+
+fn read_spec(value: Value<'_>) -> Option<PodSpec> {
+    value.map(|spec| {
+        spec.no_meaning(&[
+            "affinity",
+            "automountServiceAccountToken",
+            "hostUsers",
+            "imagePullSecrets",
+            "nodeName",
+            "nodeSelector",
+            "os",
+            "overhead",
+            "preemptionPolicy",
+            "priority",
+            "priorityClassName",
+            "resources",
+            "runtimeClassName",
+            "schedulerName",
+            "tolerations",
+            "topologySpreadConstraints",
+        ]);
+        refuse(spec);
+        let account = spec
+            .get("serviceAccountName")
+            .and_then(|value| value.parse(names::dns_name));
+        let old_account = spec
+            .get("serviceAccount")
+            .and_then(|value| value.parse(names::dns_name));
+        if let (Some(one), Some(other), Some(value)) = (&account, &old_account, spec.get("serviceAccount"))
+            && one != other
+        {
+            let what = "`serviceAccount` and `serviceAccountName` differ";
+            value.error_help(codes::CONFLICT, what, "keep `serviceAccountName`");
+        }
+        let containers_value = spec.required("containers");
+        let containers = containers_value
+            .map(|value| value.list(container::read))
+            .unwrap_or_default();
+        if let Some(value) = containers_value.filter(|value| value.is_list() && value.items().is_empty()) {
+            value.error(codes::EMPTY, "a pod needs at least one container");
+        }
+        let init_containers = spec
+            .get("initContainers")
+            .map(|value| value.list(container::read_init))
+            .unwrap_or_default();
+        let volumes = spec
+            .get("volumes")
+            .map(|value| value.list(volume::read))
+            .unwrap_or_default();
+        check_names(spec, &volumes);
+        let grace = spec.get("terminationGracePeriodSeconds");
+        let grace = grace
+            .and_then(|value| value.u32(0..=86_400))
+            .map(|seconds| Duration::from_secs(seconds.into()));
+        let restart_policy = spec.get("restartPolicy").and_then(|value| {
+            value.choice(&[
+                ("Always", RestartPolicy::Always),
+                ("OnFailure", RestartPolicy::OnFailure),
+                ("Never", RestartPolicy::Never),
+            ])
+        });
+        let security_context = spec
+            .get("securityContext")
+            .and_then(container::read_pod_security_context);
+        Some(PodSpec {
+            service_account: account.or(old_account),
+            containers,
+            init_containers,
+            volumes,
+            termination_grace_period: grace,
+            hostname: spec
+                .get("hostname")
+                .and_then(|value| value.parse(names::dns_label)),
+            subdomain: spec
+                .get("subdomain")
+                .and_then(|value| value.parse(names::dns_label)),
+            restart_policy,
+            security_context: security_context.unwrap_or_default(),
+            service_links: spec.boolean("enableServiceLinks"),
+        })
+    })
+}
+
+/// Fields that would change what runs, or what is protected.
+fn refuse(spec: &Fields<'_>) {
+    let host = "a workload of the mesh has namespaces of its own; on the host's it would go around the mesh";
+    spec.refuse("hostNetwork", &["false"], host);
+    spec.refuse("hostPID", &["false"], host);
+    spec.refuse("hostIPC", &["false"], host);
+    spec.refuse(
+        "shareProcessNamespace",
+        &["false"],
+        "containers of a pod do not see each other's processes here",
+    );
+    spec.refuse(
+        "dnsPolicy",
+        &["ClusterFirst", "ClusterFirstWithHostNet"],
+        "names are always resolved by the mesh",
+    );
+    spec.refuse("dnsConfig", &[], "names are always resolved by the mesh");
+    spec.refuse("hostAliases", &[], "the pod's hosts file is the mesh's");
+    spec.refuse(
+        "setHostnameAsFQDN",
+        &["false"],
+        "the host name of a pod is its short name",
+    );
+    spec.refuse("activeDeadlineSeconds", &[], "pods run until they are stopped");
+    spec.refuse(
+        "ephemeralContainers",
+        &[],
+        "`bartizan exec` enters a running workload instead",
+    );
+    spec.refuse(
+        "readinessGates",
+        &[],
+        "nothing here sets the conditions that a gate waits for",
+    );
+    spec.refuse("resourceClaims", &[], "there are no devices to claim");
+    spec.refuse("schedulingGates", &[], "nothing here lifts the gate");
+    spec.refuse(
+        "hostnameOverride",
+        &[],
+        "the host name of a pod is its short name",
+    );
+}
+
+/// Names must be unique in the pod, and mounts must name a volume.
+fn check_names(spec: &Fields<'_>, volumes: &[Volume]) {
+    let mut seen = BTreeMap::new();
+    for list in ["containers", "initContainers"] {
+        for item in spec
+            .get(list)
+            .filter(|value| value.is_list())
+            .map(Value::items)
+            .unwrap_or_default()
+        {
+            if let Some(name) = item.peek("name")
+                && let Some(text) = name.raw()
+                && seen.insert(text, ()).is_some()
+            {
+                let what = format!("the pod has two containers named `{text}`");
+                name.error(codes::CONFLICT, what);
+            }
+            for mount in item
+                .peek("volumeMounts")
+                .filter(|value| value.is_list())
+                .map(Value::items)
+                .unwrap_or_default()
+            {
+                if let Some(name) = mount.peek("name")
+                    && let Some(text) = name.raw()
+                    && !volumes.iter().any(|volume| volume.name.as_str() == text)
+                {
+                    let known =
+                        crate::suggest::nearest(text, volumes.iter().map(|volume| volume.name.as_str()));
+                    let what = format!("the pod has no volume `{text}`");
+                    match known {
+                        Some(near) => {
+                            name.error_help(codes::CONFLICT, what, format!("did you mean `{near}`?"))
+                        }
+                        None => name.error_help(codes::CONFLICT, what, "add it to `volumes` of the pod"),
+                    }
+                }
+            }
+        }
+    }
+    let mut seen = BTreeMap::new();
+    for item in spec
+        .get("volumes")
+        .filter(|value| value.is_list())
+        .map(Value::items)
+        .unwrap_or_default()
+    {
+        if let Some(name) = item.peek("name")
+            && let Some(text) = name.raw()
+            && seen.insert(text, ()).is_some()
+        {
+            name.error(codes::CONFLICT, format!("the pod has two volumes named `{text}`"));
+        }
+    }
+}

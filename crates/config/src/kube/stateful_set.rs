@@ -1,0 +1,65 @@
+//! StatefulSet: replicas of a pod with names of their own.
+
+use bartizan_types::{Name, Selector};
+
+use super::deployment::{MOST_REPLICAS, read_selector_and_template};
+use super::pod::PodTemplate;
+use crate::field::Fields;
+use crate::names;
+
+/// Kubernetes StatefulSet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatefulSet {
+    /// `spec.replicas`.
+    pub replicas: Option<u32>,
+    /// `spec.serviceName`: the headless service that gives replicas their host names.
+    pub service_name: Option<Name>,
+    /// `spec.selector`; it matches the template's labels.
+    pub selector: Selector,
+    /// `spec.podManagementPolicy` is `Parallel`; otherwise replicas start and stop one after the other.
+    pub parallel: bool,
+    /// `spec.ordinals.start`.
+    pub first_ordinal: Option<u32>,
+    /// `spec.template`.
+    pub template: PodTemplate,
+}
+
+pub(crate) fn read(fields: &Fields<'_>) -> Option<StatefulSet> {
+    fields.required("spec")?.map(|spec| {
+        spec.no_meaning(&[
+            "minReadySeconds",
+            "persistentVolumeClaimRetentionPolicy",
+            "revisionHistoryLimit",
+            "updateStrategy",
+        ]);
+        if let Some(claims) = spec.get("volumeClaimTemplates")
+            && !(claims.is_list() && claims.items().is_empty())
+        {
+            claims.not_supported(
+                "`volumeClaimTemplates` are not supported yet: replicas have no lasting volumes",
+            );
+        }
+        let replicas = spec
+            .get("replicas")
+            .and_then(|value| value.u32(0..=MOST_REPLICAS));
+        let service_name = spec
+            .get("serviceName")
+            .and_then(|value| value.parse(names::dns_name));
+        let parallel = spec
+            .get("podManagementPolicy")
+            .and_then(|value| value.choice(&[("OrderedReady", false), ("Parallel", true)]))
+            .unwrap_or(false);
+        let first_ordinal = spec.get("ordinals").and_then(|value| {
+            value.map(|ordinals| ordinals.get("start").and_then(|value| value.u32(0..=1_000_000)))
+        });
+        let (selector, template) = read_selector_and_template(spec);
+        Some(StatefulSet {
+            replicas,
+            service_name,
+            selector: selector?,
+            parallel,
+            first_ordinal,
+            template: template?,
+        })
+    })
+}

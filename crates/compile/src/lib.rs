@@ -1,1 +1,38 @@
-//! bartizan-compile
+//! All documents in, the mesh for each proxy and the plan of pods out, incrementally; findings that need several documents.
+//!
+//! A [`World`] owns the documents and what a node reported of its pods. Each change yields an [`Update`]: exactly the
+//! resources that each proxy must be sent so that it holds what a fresh `World` of the same state would give it.
+//! Nothing here does IO, reads a clock or rolls dice.
+
+pub mod allocations;
+pub mod codes;
+pub mod options;
+pub mod positions;
+pub mod static_plan;
+pub mod status;
+pub mod update;
+pub mod world;
+
+mod analyze;
+mod endpoints;
+mod gateways;
+mod hash;
+mod library;
+mod model;
+mod mtls;
+mod names;
+mod plan;
+mod policies;
+mod routes;
+mod scope;
+mod services;
+mod view;
+
+pub use allocations::Allocations;
+pub use codes::CODES;
+pub use options::Options;
+pub use positions::{Place, Positions};
+pub use static_plan::{StaticListener, StaticPlan, StaticRole, compile_static};
+pub use status::{PolicyCount, ServiceStatus, WorkloadStatus};
+pub use update::{Change, Update};
+pub use world::{World, check};

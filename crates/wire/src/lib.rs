@@ -8,6 +8,7 @@
 
 pub mod exchange;
 pub mod h1;
+pub mod h2;
 pub mod head;
 pub mod pool;
 pub mod relay;
@@ -15,5 +16,6 @@ pub mod sniff;
 pub mod socket;
 pub mod stream;
 pub mod tls_stream;
+pub mod upstream;
 
 mod buffer;

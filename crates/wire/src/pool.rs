@@ -3,6 +3,10 @@
 //! A key is the whole destination (identity, endpoint, TLS settings) and is compared as a value: two
 //! destinations never share a connection because their hashes meet. Time comes in as an argument.
 
+mod shared;
+
+pub use shared::SharedPool;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::Hash;

@@ -204,11 +204,7 @@ pub(crate) fn rule_matches<H: Headers + ?Sized, R: Recorder>(
     subject: &Subject<'_, H>,
     recorder: &mut R,
 ) -> bool {
-    let mut check = Check {
-        subject,
-        ignores_http: subject.http.is_none() && action == Action::Deny,
-        recorder,
-    };
+    let mut check = Check { subject, recorder };
     if subject.http.is_none() && action == Action::Allow && asks_for_http(rule) {
         check.find_http(rule);
         return false;
@@ -218,7 +214,6 @@ pub(crate) fn rule_matches<H: Headers + ?Sized, R: Recorder>(
 
 struct Check<'c, 'a, H: ?Sized, R> {
     subject: &'c Subject<'a, H>,
-    ignores_http: bool,
     recorder: &'c mut R,
 }
 
@@ -270,8 +265,9 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
         if !self.holds(field("ports"), ports, |wanted| wanted.get() == port) {
             return false;
         }
+        // On TCP what asks for HTTP is ignored; a rule that allows by it has not come this far.
         let Some(http) = &self.subject.http else {
-            return self.ignores_http;
+            return true;
         };
         let (method, authority, path) = (http.method, http.authority, http.path);
         self.holds(field("methods"), methods, |wanted| {
@@ -306,7 +302,7 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
                         value.as_deref().is_some_and(|value| header(wanted, value))
                     })
                 }
-                None => self.ignores_http,
+                None => true, // ignored, as in an operation
             },
             Condition::SourceIp(blocks) => {
                 self.holds(field, blocks, |block| block.contains(connection.source))

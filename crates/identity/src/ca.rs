@@ -23,13 +23,13 @@ use crate::key::{KeyError, PrivateKey};
 use crate::svid::hex;
 
 /// How long a root is valid.
-pub const ROOT_LIFE: Duration = Duration::from_secs(3650 * 24 * 3600);
+pub const ROOT_LIFE: Duration = Duration::from_hours(3650 * 24);
 /// How long an intermediate is valid.
-pub const INTERMEDIATE_LIFE: Duration = Duration::from_secs(365 * 24 * 3600);
+pub const INTERMEDIATE_LIFE: Duration = Duration::from_hours(365 * 24);
 /// How long before its end an intermediate is replaced.
-const INTERMEDIATE_REST: Duration = Duration::from_secs(30 * 24 * 3600);
+const INTERMEDIATE_REST: Duration = Duration::from_hours(30 * 24);
 /// How far back a certificate's start is dated, for machines whose clocks are behind.
-pub const SKEW: Duration = Duration::from_secs(60);
+pub const SKEW: Duration = Duration::from_mins(1);
 
 /// Issues SVIDs for one trust domain.
 #[derive(Debug)]
@@ -424,6 +424,5 @@ fn pem_text(label: &str, der: &[u8]) -> String {
         text.push('\n');
         rest = more;
     }
-    text.push_str(&format!("-----END {label}-----\n"));
-    text
+    text + &format!("-----END {label}-----\n")
 }

@@ -38,8 +38,12 @@ pub fn read(file: &SourceFile) -> Reading {
     }
     let mut documents = Vec::new();
     for root in parse(&file.text, &sink) {
-        if !root.is_null() {
-            read_node(file, &root, &sink, &mut documents);
+        let before = documents.len();
+        if !root.node.is_null() {
+            read_node(file, &root.node, &sink, &mut documents);
+        }
+        if !root.whole {
+            documents.truncate(before);
         }
         if sink.is_full() {
             break;

@@ -20,21 +20,26 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// Levenshtein distance.
+/// Letters inserted, left out, replaced or swapped with a neighbour (optimal string alignment distance).
 fn distance(left: &[char], right: &[char]) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
+    let mut row_before: Vec<usize> = Vec::new();
+    let mut letter_before = None;
     for (i, a) in left.iter().enumerate() {
-        let mut diagonal = i;
-        let mut before = i + 1;
-        let mut next = Vec::with_capacity(row.len());
-        next.push(before);
-        for (b, &above) in right.iter().zip(row.iter().skip(1)) {
-            let cost = usize::from(a != b);
-            before = (diagonal + cost).min(above + 1).min(before + 1);
-            diagonal = above;
-            next.push(before);
+        let mut next = vec![i + 1];
+        let mut right_before = None;
+        for (j, b) in right.iter().enumerate() {
+            let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX - 1);
+            let replaced = at(&row, j) + usize::from(a != b);
+            let mut best = replaced.min(at(&row, j + 1) + 1).min(at(&next, j) + 1);
+            if letter_before == Some(b) && right_before == Some(a) && j > 0 {
+                best = best.min(at(&row_before, j - 1) + 1);
+            }
+            next.push(best);
+            right_before = Some(b);
         }
-        row = next;
+        row_before = std::mem::replace(&mut row, next);
+        letter_before = Some(a);
     }
     row.last().copied().unwrap_or(0)
 }
@@ -51,6 +56,7 @@ mod tests {
         assert_eq!(nearest("NAMESPACES", known), Some("namespaces"));
         assert_eq!(nearest("nmaespace", known), Some("namespaces"));
         assert_eq!(nearest("selector", known), None);
+        assert_eq!(nearest("tpm", ["tmp"]), Some("tmp"));
         assert_eq!(nearest("", known), None);
     }
 }

@@ -107,17 +107,17 @@ fn read_listener(value: Value<'_>) -> Option<Listener> {
                 protocol.not_supported(what);
             }
         }
-        let hostname = fields
-            .get("hostname")
-            .filter(|value| value.raw() != Some(""))
-            .and_then(read_host);
+        let hostname = match fields.get("hostname").filter(|value| value.raw() != Some("")) {
+            Some(value) => read_host(value).map(Some),
+            None => Some(None),
+        };
         let routes_from = fields
             .get("allowedRoutes")
             .and_then(|value| value.map(|routes| read_routes(routes)));
         Some(Listener {
             name: name?,
             port: port?,
-            hostname,
+            hostname: hostname?,
             routes_from,
         })
     })

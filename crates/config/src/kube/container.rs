@@ -442,8 +442,9 @@ pub(crate) fn read_pod_security_context(value: Value<'_>) -> Option<SecurityCont
 
 fn read_security_context(value: Value<'_>) -> Option<SecurityContext> {
     value.map(|fields| {
+        // Always as if false: an application cannot gain what its parent has not.
+        fields.boolean("allowPrivilegeEscalation");
         fields.no_meaning(&[
-            "allowPrivilegeEscalation",
             "appArmorProfile",
             "procMount",
             "runAsGroup",
@@ -456,7 +457,8 @@ fn read_security_context(value: Value<'_>) -> Option<SecurityContext> {
         fields.refuse("windowsOptions", &[], "this is not Windows");
         if let Some(capabilities) = fields.get("capabilities") {
             capabilities.map(|fields| {
-                fields.no_meaning(&["drop"]);
+                // An application never has any, so whatever is dropped is not there.
+                fields.get("drop");
                 for capability in fields.get("add").map(Value::items).unwrap_or_default() {
                     // Ports below 1024 are open to everybody in a pod, so this one is not missed.
                     if capability.text()? != "NET_BIND_SERVICE" {

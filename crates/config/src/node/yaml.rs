@@ -16,8 +16,15 @@ const MOST_NODES: usize = 500_000;
 /// Broken documents in a file that are reported one by one.
 const MOST_BROKEN: usize = 50;
 
+/// The root of a document.
+pub(crate) struct Root {
+    pub(crate) node: Node,
+    /// Nothing was wrong with it so far; a document that lost a part must not be used.
+    pub(crate) whole: bool,
+}
+
 /// The documents of `text`; broken ones are findings and are skipped up to the next `---`.
-pub(crate) fn parse(text: &str, sink: &Sink) -> Vec<Node> {
+pub(crate) fn parse(text: &str, sink: &Sink) -> Vec<Root> {
     let mut options = granit_parser::Options::default();
     options.flow_nesting_limit = DEEPEST;
     options.block_nesting_limit = DEEPEST;
@@ -137,7 +144,9 @@ struct Builder<'s> {
     open: Vec<Open>,
     anchors: HashMap<usize, Anchored>,
     nodes: usize,
-    documents: Vec<Node>,
+    /// The errors before the open document.
+    errors: usize,
+    documents: Vec<Root>,
 }
 
 impl<'s> Builder<'s> {
@@ -147,6 +156,7 @@ impl<'s> Builder<'s> {
             open: Vec::new(),
             anchors: HashMap::new(),
             nodes: 0,
+            errors: 0,
             documents: Vec::new(),
         }
     }
@@ -172,7 +182,10 @@ impl<'s> Builder<'s> {
     fn take(&mut self, event: Event<'_>, span: Span) -> bool {
         let spot = spot(span);
         match event {
-            Event::DocumentStart(..) => self.abandon(),
+            Event::DocumentStart(..) => {
+                self.abandon();
+                self.errors = self.sink.errors();
+            }
             Event::Scalar(text, style, anchor, tag) => {
                 let kind = self.scalar_kind(&text, style, tag.as_deref(), spot);
                 let text = text.into();
@@ -230,7 +243,8 @@ impl<'s> Builder<'s> {
                         spot,
                         "the alias is inside of what it stands for",
                     );
-                    let kind = NodeKind::List(Vec::new());
+                    let (text, kind) = (Box::default(), ScalarKind::Null);
+                    let kind = NodeKind::Scalar(Scalar { text, kind });
                     return self.place(Node { spot, kind }, 0);
                 };
                 let (nodes, depth) = (anchored.nodes, anchored.depth);
@@ -300,7 +314,10 @@ impl<'s> Builder<'s> {
             );
         }
         match self.open.last_mut() {
-            None => self.documents.push(node),
+            None => {
+                let whole = self.sink.errors() == self.errors;
+                self.documents.push(Root { node, whole });
+            }
             Some(Open::List { items, .. }) => items.push(node),
             Some(Open::Map {
                 entries,

@@ -1,0 +1,186 @@
+//! Laws of reading: it never panics on any text, findings point into the file, and drawing them always works.
+
+use bartizan_config::finding::{Paint, render_all, to_json};
+use bartizan_config::{Reading, SourceFile, read};
+use proptest::prelude::*;
+
+const TABLES: &[&str] = &[
+    include_str!("../../../cases/config/authorization_policy.yaml"),
+    include_str!("../../../cases/config/gateway_api.yaml"),
+    include_str!("../../../cases/config/kinds.yaml"),
+    include_str!("../../../cases/config/native.yaml"),
+    include_str!("../../../cases/config/peer_authentication.yaml"),
+    include_str!("../../../cases/config/services.yaml"),
+    include_str!("../../../cases/config/workloads.yaml"),
+    include_str!("../../../cases/config/yaml.yaml"),
+];
+
+#[derive(serde::Deserialize)]
+struct Table {
+    cases: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    text: String,
+}
+
+fn texts() -> Vec<String> {
+    TABLES
+        .iter()
+        .flat_map(|table| {
+            serde_saphyr::from_str::<Table>(table)
+                .expect("the tables are read by their own test")
+                .cases
+        })
+        .map(|case| case.text)
+        .collect()
+}
+
+fn check(text: &str) -> Reading {
+    let file = SourceFile::new("f.yaml", text);
+    let reading = read(&file);
+    // YAML breaks lines at `\n`, `\r\n` and `\r`; the end of the text may be one further line.
+    let lines = text.replace("\r\n", "\n").split(['\n', '\r']).count();
+    for finding in &reading.findings {
+        let line = usize::try_from(finding.position.line).expect("a line number fits");
+        assert!(
+            line >= 1 && line <= lines + 1,
+            "line {line} of {lines}: {finding:?}"
+        );
+        assert!(
+            finding.position.column >= 1 && finding.length != Some(0),
+            "{finding:?}"
+        );
+    }
+    assert!(!render_all(&reading.findings, Paint::Ansi).contains('\t'));
+    assert!(to_json(&reading.findings).is_array());
+    for document in &reading.documents {
+        document
+            .positions
+            .position("spec.rules[0].from[1].source.principals[0]");
+        document.positions.position("metadata.labels[\"a.b/c\"]");
+    }
+    reading
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_read_or_refused(text in any::<String>()) {
+        check(&text);
+    }
+
+    #[test]
+    fn text_of_yaml_characters_is_read_or_refused(text in "[-a:{}\\[\\]\"'#&*!|>%@ ,?\n\r\t0~\u{feff}é]{0,200}") {
+        check(&text);
+    }
+
+    #[test]
+    fn documents_with_a_changed_piece_are_read_or_refused(
+        which in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        length in 0usize..12,
+        piece in prop_oneof![
+            "[-a:{}\\[\\]\"'#&*!|>%@ ,?\n\t0~]{0,8}",
+            Just("null".to_owned()), Just("yes".to_owned()), Just("[]".to_owned()), Just("{}".to_owned()),
+            Just("-1".to_owned()), Just("99999999999999999999".to_owned()), Just("&a *a".to_owned()),
+        ],
+    ) {
+        let all = texts();
+        let text = which.get(&all);
+        let chars: Vec<char> = text.chars().collect();
+        let start = at.index(chars.len() + 1);
+        let end = (start + length).min(chars.len());
+        let changed: String = chars[..start].iter().copied().chain(piece.chars()).chain(chars[end..].iter().copied()).collect();
+        check(&changed);
+    }
+
+    /// A file's documents do not depend on what stands before them.
+    #[test]
+    fn files_can_be_joined(left in any::<prop::sample::Index>(), right in any::<prop::sample::Index>()) {
+        let all: Vec<String> = texts().into_iter().filter(|text| !check(text).has_errors()).collect();
+        let (left, right) = (left.get(&all), right.get(&all));
+        let joined = check(&format!("{left}\n---\n{right}"));
+        let apart: Vec<_> = [left, right].iter().flat_map(|text| check(text).documents).collect();
+        prop_assert_eq!(joined.documents.len(), apart.len());
+        for (one, other) in joined.documents.iter().zip(&apart) {
+            prop_assert_eq!(&one.reference, &other.reference);
+            prop_assert_eq!(&one.resource, &other.resource);
+        }
+    }
+
+    /// YAML and the JSON of the same values are the same documents.
+    #[test]
+    fn json_is_read_as_yaml_is(which in any::<prop::sample::Index>(), pretty in any::<bool>()) {
+        let all: Vec<String> = texts()
+            .into_iter()
+            .filter(|text| {
+                let reading = check(text);
+                !reading.has_errors() && reading.documents.len() == 1 && !text.contains(": &") && !text.contains("0600")
+            })
+            .collect();
+        let text = which.get(&all);
+        let Ok(value) = serde_saphyr::from_str::<serde_json::Value>(text) else { return Ok(()) };
+        let json = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+        let from_json = check(&json.expect("a value is JSON"));
+        let from_yaml = check(text);
+        prop_assert_eq!(from_json.documents.len(), 1, "{:?}", from_json.findings);
+        prop_assert_eq!(&from_json.documents[0].resource, &from_yaml.documents[0].resource);
+    }
+}
+
+#[test]
+fn bombs_are_findings() {
+    let levels = 200;
+    let deep = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+    assert_eq!(check(&deep).findings[0].code.id, "BZ0104");
+    let deep: String = (0..levels)
+        .map(|level| format!("{}a:\n", " ".repeat(level)))
+        .collect();
+    assert_eq!(check(&deep).findings[0].code.id, "BZ0104");
+
+    let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+    for level in 1..12 {
+        let alias = format!("*a{}, ", level - 1).repeat(10);
+        laughs += &format!("a{level}: &a{level} [{alias}]\n");
+    }
+    let reading = check(&laughs);
+    assert!(reading.findings.iter().any(|finding| finding.code.id == "BZ0104"));
+
+    let mut stairs = String::from("a0: &a0 [x]\n");
+    for level in 1..2000 {
+        stairs += &format!("a{level}: &a{level} [*a{}]\n", level - 1);
+    }
+    assert!(
+        check(&stairs)
+            .findings
+            .iter()
+            .any(|finding| finding.code.id == "BZ0104")
+    );
+
+    let many = "- a\n---\n".repeat(20_000);
+    let reading = check(&many);
+    assert!(
+        reading.has_errors() && reading.findings.len() <= 1_001,
+        "{}",
+        reading.findings.len()
+    );
+
+    let large = " ".repeat(bartizan_config::LARGEST_FILE_BYTES + 1);
+    assert_eq!(check(&large).findings[0].code.id, "BZ0101");
+}
+
+#[test]
+fn long_lines_are_read() {
+    let data: Vec<String> = (0..5_000)
+        .map(|key| format!("\"key-{key}\": \"{}\"", "x".repeat(100)))
+        .collect();
+    let text = format!(
+        "{{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {{\"name\": \"c\"}}, \"data\": {{{}}}}}",
+        data.join(", ")
+    );
+    let reading = check(&text);
+    assert!(reading.findings.is_empty(), "{:?}", reading.findings);
+}

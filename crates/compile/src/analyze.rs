@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bartizan_config::istio::{AuthorizationPolicy, Condition, Matcher, PeerAuthentication, Rule};
+use bartizan_config::kube::ServiceKind;
 use bartizan_config::{Document, Finding, Resource, Severity};
 use bartizan_mesh::Action;
 use bartizan_types::{Name, NamespacedName, PodSpec, Port, Protocol, StringMatch};
@@ -23,7 +24,10 @@ pub(crate) fn findings(library: &Library, model: &Model, options: &Options, find
         options,
     };
     for document in library.iter() {
-        if let Resource::Service(_) = &document.resource {
+        if let Resource::Service(service) = &document.resource {
+            if let ServiceKind::ExternalName(_) = service.kind {
+                continue;
+            }
             analysis.service(document, findings);
         } else if let Resource::AuthorizationPolicy(policy) = &document.resource {
             analysis.policy(document, policy, findings);
@@ -51,9 +55,6 @@ impl<'a> Analysis<'a> {
         else {
             return;
         };
-        if entry.service.alias_of.is_some() {
-            return;
-        }
         let name = &entry.service.name;
         let pods: Vec<_> = self
             .pods()

@@ -56,6 +56,8 @@ pub struct WorkloadStatus {
     pub containers: Vec<ContainerReport>,
     /// How often its proxy was started again.
     pub proxy_restarts: u32,
+    /// UDP packets that left the pod for nowhere.
+    pub udp_dropped: u64,
     /// What plaintext may do on ports that are not listed below.
     pub mtls: MtlsMode,
     /// Ports whose mode differs.
@@ -140,6 +142,7 @@ impl World {
             message: report.and_then(|report| report.message.clone()),
             containers: report.map(|report| report.containers.clone()).unwrap_or_default(),
             proxy_restarts: report.map_or(0, |report| report.proxy_restarts),
+            udp_dropped: report.map_or(0, |report| report.udp_dropped),
             mtls: modes.mode,
             port_mtls: modes
                 .ports

@@ -1,0 +1,444 @@
+//! The law of the room: after any history a world tells every proxy what a fresh world of the same state would tell it,
+//! and the changes that were sent on the way add up to exactly that.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bartizan_compile::{Options, World};
+use bartizan_config::{Document, Finding, SourceFile, read};
+use bartizan_mesh::{Key, PathRule, Profile, Resource, Settings};
+use bartizan_types::{Hostname, Name, NamespacedName, PodPhase, PodReport, PodSpec, TrustDomain};
+use proptest::prelude::*;
+
+/// One step of a history.
+#[derive(Clone, Debug)]
+enum Step {
+    Documents(Vec<Part>),
+    /// A planned pod is reported, by its place in the plan.
+    Report {
+        pod: usize,
+        phase: u8,
+        ready: bool,
+        address: u8,
+    },
+    /// A pod is reported that nobody planned, with these labels and identity.
+    Stranger {
+        name: u8,
+        label: u8,
+        account: u8,
+        ready: bool,
+    },
+    /// A reported pod is gone, by its place among the reported.
+    Gone {
+        pod: usize,
+    },
+}
+
+/// A document, by small numbers that make collisions likely.
+#[derive(Clone, Debug)]
+enum Part {
+    Workload {
+        name: u8,
+        namespace: u8,
+        label: u8,
+        account: u8,
+        replicas: u8,
+        stateful: bool,
+        version: u8,
+    },
+    Service {
+        name: u8,
+        namespace: u8,
+        label: u8,
+        headless: bool,
+        port: u8,
+        not_ready: bool,
+    },
+    Policy {
+        name: u8,
+        namespace: u8,
+        label: Option<u8>,
+        from: Option<(u8, u8)>,
+        deny: bool,
+        port: Option<u8>,
+    },
+    PeerAuthentication {
+        name: u8,
+        namespace: u8,
+        label: Option<u8>,
+        mode: u8,
+        port: Option<u8>,
+    },
+    Gateway {
+        name: u8,
+        namespace: u8,
+        all: bool,
+        host: u8,
+    },
+    Route {
+        name: u8,
+        namespace: u8,
+        gateway: u8,
+        host: u8,
+        backend: u8,
+        other: bool,
+    },
+    Grant {
+        namespace: u8,
+    },
+}
+
+const NAMESPACES: [&str; 3] = ["shop", "bank", "istio-system"];
+
+fn namespace(index: u8) -> &'static str {
+    NAMESPACES[usize::from(index) % NAMESPACES.len()]
+}
+
+fn mode(index: u8) -> &'static str {
+    ["STRICT", "PERMISSIVE", "DISABLE", "UNSET"][usize::from(index) % 4]
+}
+
+impl Part {
+    /// Kind, namespace and name: a folder has each only once.
+    fn identity(&self) -> String {
+        match self {
+            // A Deployment and a StatefulSet of one name would have replicas of one name.
+            Self::Workload { name, namespace, .. } => format!("workload {namespace} {name}"),
+            Self::Service { name, namespace, .. } => format!("service {namespace} {name}"),
+            Self::Policy { name, namespace, .. } => format!("policy {namespace} {name}"),
+            Self::PeerAuthentication { name, namespace, .. } => format!("peer {namespace} {name}"),
+            Self::Gateway { name, namespace, .. } => format!("gateway {namespace} {name}"),
+            Self::Route { name, namespace, .. } => format!("route {namespace} {name}"),
+            Self::Grant { namespace } => format!("grant {namespace}"),
+        }
+    }
+
+    fn write(&self, text: &mut String) {
+        let selector = |label: &Option<u8>| {
+            label.map_or(String::new(), |label| {
+                format!("selector: {{ matchLabels: {{ l: l{label} }} }}, ")
+            })
+        };
+        text.push_str("---\n");
+        match self {
+            Self::Workload {
+                name,
+                namespace: place,
+                label,
+                account,
+                replicas,
+                stateful,
+                version,
+            } => {
+                let kind = if *stateful { "StatefulSet" } else { "Deployment" };
+                let service = if *stateful { "serviceName: s0, " } else { "" };
+                let _ = writeln!(
+                    text,
+                    "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{ name: w{name}, namespace: {} }}\nspec: {{ {service}replicas: {replicas}, selector: {{ matchLabels: {{ l: l{label} }} }}, template: {{ metadata: {{ labels: {{ l: l{label}, version: v{version} }} }}, spec: {{ serviceAccountName: a{account}, containers: [{{ name: c, command: [run], ports: [{{ name: web, containerPort: 80{version} }}] }}] }} }} }}",
+                    namespace(*place)
+                );
+            }
+            Self::Service {
+                name,
+                namespace: place,
+                label,
+                headless,
+                port,
+                not_ready,
+            } => {
+                let address = if *headless { "clusterIP: None, " } else { "" };
+                let target = if *port == 0 {
+                    "web".to_owned()
+                } else {
+                    format!("90{port}")
+                };
+                let _ = writeln!(
+                    text,
+                    "apiVersion: v1\nkind: Service\nmetadata: {{ name: s{name}, namespace: {} }}\nspec: {{ {address}publishNotReadyAddresses: {not_ready}, selector: {{ l: l{label} }}, ports: [{{ port: 80, targetPort: {target} }}] }}",
+                    namespace(*place)
+                );
+            }
+            Self::Policy {
+                name,
+                namespace: place,
+                label,
+                from,
+                deny,
+                port,
+            } => {
+                let action = if *deny { "DENY" } else { "ALLOW" };
+                let mut rule = String::new();
+                if let Some((place, account)) = from {
+                    let _ = write!(
+                        rule,
+                        "from: [{{ source: {{ principals: [cluster.local/ns/{}/sa/a{account}] }} }}], ",
+                        namespace(*place)
+                    );
+                }
+                if let Some(port) = port {
+                    let _ = write!(rule, "to: [{{ operation: {{ ports: [\"90{port}\"] }} }}]");
+                }
+                let _ = writeln!(
+                    text,
+                    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: p{name}, namespace: {} }}\nspec: {{ {}action: {action}, rules: [{{ {rule} }}] }}",
+                    namespace(*place),
+                    selector(label)
+                );
+            }
+            Self::PeerAuthentication {
+                name,
+                namespace: place,
+                label,
+                mode: which,
+                port,
+            } => {
+                let ports = match (label, port) {
+                    (Some(_), Some(port)) => {
+                        format!(", portLevelMtls: {{ 90{port}: {{ mode: {} }} }}", mode(which + 1))
+                    }
+                    _ => String::new(),
+                };
+                let _ = writeln!(
+                    text,
+                    "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {{ name: m{name}, namespace: {} }}\nspec: {{ {}mtls: {{ mode: {} }}{ports} }}",
+                    namespace(*place),
+                    selector(label),
+                    mode(*which)
+                );
+            }
+            Self::Gateway {
+                name,
+                namespace: place,
+                all,
+                host,
+            } => {
+                let from = if *all { "All" } else { "Same" };
+                // A port for each gateway: they share the host's addresses.
+                let port = 8000 + u32::from(*name) * 10 + u32::from(*place);
+                let _ = writeln!(
+                    text,
+                    "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{ name: g{name}, namespace: {} }}\nspec: {{ gatewayClassName: bartizan, listeners: [{{ name: web, port: {port}, protocol: HTTP, hostname: h{host}.example, allowedRoutes: {{ namespaces: {{ from: {from} }} }} }}] }}",
+                    namespace(*place)
+                );
+            }
+            Self::Route {
+                name,
+                namespace: place,
+                gateway,
+                host,
+                backend,
+                other,
+            } => {
+                let target = namespace(if *other { place + 1 } else { *place });
+                let _ = writeln!(
+                    text,
+                    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: r{name}, namespace: {} }}\nspec: {{ parentRefs: [{{ name: g{gateway}, namespace: shop }}], hostnames: [h{host}.example], rules: [{{ backendRefs: [{{ name: s{backend}, namespace: {target}, port: 80 }}] }}] }}",
+                    namespace(*place)
+                );
+            }
+            Self::Grant { namespace: place } => {
+                let from: Vec<_> = NAMESPACES
+                    .iter()
+                    .map(|name| {
+                        format!("{{ group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: {name} }}")
+                    })
+                    .collect();
+                let _ = writeln!(
+                    text,
+                    "apiVersion: gateway.networking.k8s.io/v1beta1\nkind: ReferenceGrant\nmetadata: {{ name: t, namespace: {} }}\nspec: {{ from: [{}], to: [{{ group: \"\", kind: Service }}] }}",
+                    namespace(*place),
+                    from.join(", ")
+                );
+            }
+        }
+    }
+}
+
+fn folder(parts: &[Part]) -> Vec<Document> {
+    let mut text = String::new();
+    for name in NAMESPACES {
+        let _ = writeln!(
+            text,
+            "---\napiVersion: v1\nkind: Namespace\nmetadata: {{ name: {name} }}"
+        );
+        for account in 0..3 {
+            let _ = writeln!(
+                text,
+                "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {{ name: a{account}, namespace: {name} }}"
+            );
+        }
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    for part in parts {
+        if seen.insert(part.identity()) {
+            part.write(&mut text);
+        }
+    }
+    let reading = read(&SourceFile::new("law.yaml", text.as_str()));
+    let errors: Vec<_> = reading.findings.into_iter().filter(Finding::is_error).collect();
+    assert!(errors.is_empty(), "{errors:#?}\n{text}");
+    reading.documents
+}
+
+fn options(profile: Profile) -> Options {
+    Options::new(Settings {
+        trust_domain: TrustDomain::parse("cluster.local").unwrap(),
+        root_namespace: Name::parse("istio-system").unwrap(),
+        cluster_domain: Hostname::parse("cluster.local").unwrap(),
+        profile,
+        paths: PathRule::RefuseAmbiguous,
+    })
+}
+
+fn report(spec: PodSpec, phase: u8, ready: bool, address: u8) -> PodReport {
+    let phase = match phase % 5 {
+        0 => PodPhase::Pending,
+        1 => PodPhase::Terminating,
+        2 => PodPhase::Failed,
+        _ => PodPhase::Running,
+    };
+    PodReport {
+        spec,
+        address: IpAddr::V4(Ipv4Addr::new(10, 66, 0, address)),
+        phase,
+        ready: ready && phase == PodPhase::Running,
+        message: None,
+        containers: Vec::new(),
+        proxy_restarts: 0,
+        udp_dropped: 0,
+    }
+}
+
+type Held = BTreeMap<NamespacedName, BTreeMap<Key, Arc<Resource>>>;
+
+fn told(world: &World) -> Held {
+    world
+        .proxies()
+        .map(|proxy| (proxy.clone(), world.resources_for(proxy)))
+        .collect()
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let small = || 0u8..3;
+    let maybe = || prop::option::of(0u8..3);
+    prop_oneof![
+        4 => (small(), small(), small(), small(), small(), any::<bool>(), small()).prop_map(
+            |(name, namespace, label, account, replicas, stateful, version)| Part::Workload { name, namespace, label, account, replicas, stateful, version }),
+        3 => (small(), small(), small(), any::<bool>(), small(), any::<bool>()).prop_map(
+            |(name, namespace, label, headless, port, not_ready)| Part::Service { name, namespace, label, headless, port, not_ready }),
+        4 => (small(), small(), maybe(), prop::option::of((small(), small())), any::<bool>(), maybe()).prop_map(
+            |(name, namespace, label, from, deny, port)| Part::Policy { name, namespace, label, from, deny, port }),
+        2 => (small(), small(), maybe(), 0u8..4, maybe()).prop_map(
+            |(name, namespace, label, mode, port)| Part::PeerAuthentication { name, namespace, label, mode, port }),
+        1 => (small(), small(), any::<bool>(), 0u8..2).prop_map(
+            |(name, namespace, all, host)| Part::Gateway { name, namespace, all, host }),
+        2 => (small(), small(), small(), 0u8..2, small(), any::<bool>()).prop_map(
+            |(name, namespace, gateway, host, backend, other)| Part::Route { name, namespace, gateway, host, backend, other }),
+        1 => small().prop_map(|namespace| Part::Grant { namespace }),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => prop::collection::vec(part(), 0..14).prop_map(Step::Documents),
+        6 => (0usize..20, 0u8..6, any::<bool>(), 2u8..12).prop_map(|(pod, phase, ready, address)| Step::Report { pod, phase, ready, address }),
+        1 => (0u8..2, 0u8..3, 0u8..4, any::<bool>()).prop_map(|(name, label, account, ready)| Step::Stranger { name, label, account, ready }),
+        2 => (0usize..20).prop_map(|pod| Step::Gone { pod }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    #[test]
+    fn incremental_is_full(
+        zero_trust: bool,
+        first in prop::collection::vec(part(), 0..14),
+        rest in prop::collection::vec(step(), 1..24),
+    ) {
+        let profile = if zero_trust { Profile::ZeroTrust } else { Profile::Istio };
+        let mut world = World::new(options(profile));
+        let mut documents: Vec<Document> = Vec::new();
+        let mut reports: BTreeMap<NamespacedName, PodReport> = BTreeMap::new();
+        let mut held = Held::new();
+        for step in std::iter::once(Step::Documents(first)).chain(rest) {
+            let plan_before = world.plan();
+            let update = match step {
+                Step::Documents(parts) => {
+                    let next = folder(&parts);
+                    match world.set_documents(next.clone()) {
+                        Ok(update) => {
+                            documents = next;
+                            update
+                        }
+                        Err(findings) => panic!("{findings:#?}"),
+                    }
+                }
+                Step::Report { pod, phase, ready, address } => {
+                    let plan = world.plan();
+                    let Some(spec) = (!plan.is_empty()).then(|| plan[pod % plan.len()].clone()) else { continue };
+                    let report = report(spec, phase, ready, address);
+                    reports.insert(report.spec.name.clone(), report.clone());
+                    world.report_pod(report)
+                }
+                Step::Stranger { name, label, account, ready } => {
+                    let name = NamespacedName::parse(&format!("shop/run-{name}")).unwrap();
+                    let template = World::new(options(profile));
+                    let mut template = template;
+                    let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{ name: {}, namespace: shop, labels: {{ l: l{label} }} }}\nspec: {{ serviceAccountName: a{account}, containers: [{{ name: c, command: [run] }}] }}", name.name);
+                    let mut all = read(&SourceFile::new("run.yaml", text.as_str())).documents;
+                    all.extend(folder(&[]));
+                    let text = "apiVersion: v1\nkind: ServiceAccount\nmetadata: { name: a3, namespace: shop }";
+                    all.extend(read(&SourceFile::new("a3.yaml", text)).documents);
+                    template.set_documents(all).unwrap();
+                    let report = report(template.plan()[0].clone(), 4, ready, 200);
+                    reports.insert(name, report.clone());
+                    world.report_pod(report)
+                }
+                Step::Gone { pod } => {
+                    let Some(name) = reports.keys().nth(pod).cloned() else { continue };
+                    reports.remove(&name);
+                    world.pod_gone(&name)
+                }
+            };
+
+            // What was sent adds up.
+            for name in &update.removed {
+                held.remove(name);
+            }
+            for name in &update.added {
+                held.insert(name.clone(), BTreeMap::new());
+            }
+            for (proxy, resources) in &mut held {
+                let change = update.change_for(proxy);
+                for key in &change.removals {
+                    prop_assert!(!change.upserts.contains_key(key), "{proxy} is sent {key} and its removal");
+                    prop_assert!(resources.remove(key).is_some(), "{proxy} is sent the removal of {key}, which it has not");
+                }
+                for (key, resource) in change.upserts {
+                    prop_assert_eq!(&resource.key(), &key);
+                    let old = resources.insert(key.clone(), resource.clone());
+                    prop_assert!(old.as_ref() != Some(&resource), "{proxy} is sent {key}, which it has");
+                }
+            }
+            let now = told(&world);
+            prop_assert_eq!(&held, &now, "what was sent does not add up");
+            prop_assert_eq!(update.plan_changed, plan_before != world.plan());
+
+            // A fresh world says the same.
+            let mut fresh_options = options(profile);
+            fresh_options.allocations = world.allocations().clone();
+            let mut fresh = World::new(fresh_options);
+            for report in reports.values().rev() {
+                fresh.report_pod(report.clone());
+            }
+            fresh.set_documents(documents.clone()).unwrap();
+            prop_assert_eq!(&now, &told(&fresh), "a fresh world says otherwise");
+            prop_assert_eq!(world.plan(), fresh.plan());
+            prop_assert_eq!(world.services(), fresh.services());
+            prop_assert_eq!(world.workloads(), fresh.workloads());
+        }
+    }
+}

@@ -3,14 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use bartizan_types::{Secret, SpiffeId, TrustDomain};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyUsagePurpose, SanType, SerialNumber, date_time_ymd,
 };
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::CertificateDer;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::prelude::FromDer as _;
 
@@ -20,6 +17,7 @@ use crate::crypto;
 use crate::csr::{self, CsrError};
 use crate::ecdsa;
 use crate::key::{KeyError, PrivateKey};
+use crate::pem;
 use crate::svid::hex;
 
 /// How long a root is valid.
@@ -192,10 +190,10 @@ impl Authority {
     /// Writes the authority out.
     pub fn to_pem(&self) -> AuthorityPem {
         AuthorityPem {
-            root_cert: pem_text("CERTIFICATE", &self.root.certificate),
-            root_key: Secret::new(pem_text("PRIVATE KEY", self.root.key.pkcs8().expose())),
-            intermediate_cert: pem_text("CERTIFICATE", &self.intermediate.certificate),
-            intermediate_key: Secret::new(pem_text("PRIVATE KEY", self.intermediate.key.pkcs8().expose())),
+            root_cert: pem::text("CERTIFICATE", &self.root.certificate),
+            root_key: Secret::new(pem::text("PRIVATE KEY", self.root.key.pkcs8().expose())),
+            intermediate_cert: pem::text("CERTIFICATE", &self.intermediate.certificate),
+            intermediate_key: Secret::new(pem::text("PRIVATE KEY", self.intermediate.key.pkcs8().expose())),
         }
     }
 
@@ -332,11 +330,16 @@ impl Signer {
     }
 
     fn from_pem(part: &'static str, certificate: &str, key: &Secret<String>) -> Result<Self, AuthorityError> {
-        let certificate =
-            CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| AuthorityError::Pem(part))?;
-        let key = PrivatePkcs8KeyDer::from_pem_slice(key.expose().as_bytes())
-            .map_err(|_| AuthorityError::Pem(part))?;
-        Self::new(part, certificate, PrivateKey::from_pkcs8(key.secret_pkcs8_der())?)
+        let mut certificates = pem::certificates(certificate).map_err(|_| AuthorityError::Pem(part))?;
+        let certificate = match (certificates.pop(), certificates.is_empty()) {
+            (Some(only), true) => CertificateDer::from(only),
+            _ => return Err(AuthorityError::Pem(part)),
+        };
+        Self::new(
+            part,
+            certificate,
+            pem::key(key.expose()).map_err(|_| AuthorityError::Pem(part))?,
+        )
     }
 
     fn sign_intermediate(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Self, AuthorityError> {
@@ -412,17 +415,4 @@ fn set_validity(params: &mut CertificateParams, not_before: SystemTime, not_afte
     let epoch = date_time_ymd(1970, 1, 1);
     params.not_before = epoch + unix(not_before);
     params.not_after = epoch + unix(not_after);
-}
-
-fn pem_text(label: &str, der: &[u8]) -> String {
-    let body = STANDARD.encode(der);
-    let mut text = format!("-----BEGIN {label}-----\n");
-    let mut rest = body.as_str();
-    while !rest.is_empty() {
-        let (line, more) = rest.split_at(rest.len().min(64));
-        text.push_str(line);
-        text.push('\n');
-        rest = more;
-    }
-    text + &format!("-----END {label}-----\n")
 }

@@ -255,10 +255,11 @@ fn address(out: &mut Vec<u8>, key: &[u8], value: Option<SocketAddr>) {
 }
 
 fn flags(out: &mut Vec<u8>, flags: ResponseFlags) {
-    out.extend_from_slice(b",\"response_flags\":\"");
     if flags.is_empty() {
-        out.push(b'-');
+        out.extend_from_slice(b",\"response_flags\":\"-\"");
+        return;
     }
+    out.extend_from_slice(b",\"response_flags\":\"");
     for (at, code) in flags.codes().enumerate() {
         if at > 0 {
             out.push(b',');

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bartizan_identity::ca::{INTERMEDIATE_LIFE, ROOT_LIFE, SKEW};
 use bartizan_identity::{
-    Authority, AuthorityError, AuthorityPem, IssueError, PrivateKey, Svid, SvidError, open, seal,
-    verify_chain,
+    Authority, AuthorityError, AuthorityPem, IssueError, PrivateKey, Svid, SvidError, TrustBundle, open,
+    seal, verify_chain,
 };
 use bartizan_types::Secret;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
@@ -205,6 +205,41 @@ fn sealed_credentials_come_back_whole_or_not_at_all() {
     assert_eq!(bundle, mesh.bundle());
     for cut in 0..sealed.expose().len() {
         assert!(open(&sealed.expose()[..cut]).is_err());
+    }
+}
+
+#[test]
+fn an_svid_and_a_bundle_survive_pem() {
+    let mesh = Mesh::new("cluster.local");
+    let svid = mesh.svid(WHO);
+    let again = Svid::from_pem(&svid.chain_pem(), svid.key_pem().expose()).unwrap();
+    assert_eq!((again.id(), again.chain_der()), (svid.id(), svid.chain_der()));
+    let bundle = mesh.bundle();
+    let roots = bundle.to_pem(&domain("cluster.local"));
+    assert_eq!(
+        TrustBundle::from_pem(domain("cluster.local"), &roots).unwrap(),
+        bundle
+    );
+    assert!(TrustBundle::from_pem(domain("cluster.local"), "").is_err());
+    assert!(
+        TrustBundle::from_pem(domain("cluster.local"), &svid.chain_pem()).is_err(),
+        "a leaf is no root"
+    );
+    assert!(Svid::from_pem("", svid.key_pem().expose()).is_err());
+    assert!(Svid::from_pem(&svid.chain_pem(), "").is_err());
+}
+
+#[test]
+fn a_leaf_with_any_bit_changed_proves_nothing() {
+    let mesh = Mesh::new("cluster.local");
+    let chain = mesh.svid(WHO).chain_der();
+    for at in 0..chain[0].len() {
+        let mut changed = chain.clone();
+        changed[0][at] ^= 1 << (at % 8);
+        assert!(
+            verify_chain(&mesh.bundle(), &changed, now()).is_err(),
+            "byte {at}"
+        );
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Whether another mount may be changed through a clone.
+/// What `mount_setattr(2)` adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MountAttributes(pub(crate) u64);
 
@@ -58,7 +58,6 @@ impl MountAttributes {
     pub(crate) const READ_ONLY: u64 = 0x1;
     pub(crate) const NO_SUID: u64 = 0x2;
     pub(crate) const NO_DEVICES: u64 = 0x4;
-    pub(crate) const NO_EXEC: u64 = 0x8;
 }
 
 /// A detached copy of the mount tree at `path` (`open_tree(2)`); the last component is not followed.
@@ -69,6 +68,17 @@ pub(crate) fn clone_tree(path: &CStr) -> io::Result<OwnedFd> {
     let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC.unsigned_abs() | AT_RECURSIVE | AT_SYMLINK_NOFOLLOW;
     // SAFETY: `path` is a valid C string for the call.
     let result = unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags) };
+    descriptor(result)
+}
+
+/// A detached copy of the mount tree at what `place` (opened in this mount namespace) refers to.
+pub(crate) fn clone_tree_at(place: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const OPEN_TREE_CLONE: libc::c_uint = 1;
+    const AT_RECURSIVE: libc::c_uint = 0x8000;
+    const AT_EMPTY_PATH: libc::c_uint = 0x1000;
+    let flags = OPEN_TREE_CLONE | libc::O_CLOEXEC.unsigned_abs() | AT_RECURSIVE | AT_EMPTY_PATH;
+    // SAFETY: the path is a valid C string for the call.
+    let result = unsafe { libc::syscall(libc::SYS_open_tree, place.as_raw_fd(), c"".as_ptr(), flags) };
     descriptor(result)
 }
 
@@ -169,6 +179,14 @@ pub(crate) fn execute(program: &CStr, argv: &[CString], env: &[CString]) -> io::
         Ok(never) => match never {},
         Err(error) => error.into(),
     }
+}
+
+/// Lets a broken pipe end this process again, as programs expect (the Rust runtime ignores the signal).
+pub(crate) fn restore_broken_pipe() -> io::Result<()> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: the default action runs no code of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    Ok(())
 }
 
 /// Makes standard input the controlling terminal of this session.

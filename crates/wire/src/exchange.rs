@@ -324,6 +324,7 @@ pub async fn send_response<D: Downstream, U: Upstream>(
 ) -> Result<(), ExchangeError> {
     down.queue_head(head).map_err(downstream)?;
     let mut request_open = !(down.is_received() && up.is_finished());
+    let mut cut = None;
     poll_fn(|cx| {
         if request_open {
             match poll_body(cx, down, up) {
@@ -333,11 +334,22 @@ pub async fn send_response<D: Downstream, U: Upstream>(
                 Poll::Ready(Err(Broken::Source(cause))) => return Poll::Ready(Err(downstream(cause))),
             }
         }
-        match poll_body(cx, up, down) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
-            Poll::Ready(Err(Broken::Source(cause))) => Poll::Ready(Err(upstream(up, cause))),
-            Poll::Ready(Err(Broken::Sink(cause))) => Poll::Ready(Err(downstream(cause))),
+        if cut.is_none() {
+            match poll_body(cx, up, down) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(Broken::Source(cause))) => cut = Some(cause),
+                Poll::Ready(Err(Broken::Sink(cause))) => return Poll::Ready(Err(downstream(cause))),
+            }
+        }
+        // What came before the cut is the client's.
+        match (down.poll_flush(cx), cut.take()) {
+            (Poll::Pending, cause) => {
+                cut = cause;
+                Poll::Pending
+            }
+            (Poll::Ready(_), Some(cause)) => Poll::Ready(Err(upstream(up, cause))),
+            (Poll::Ready(result), None) => Poll::Ready(result.map_err(downstream)),
         }
     })
     .await

@@ -87,6 +87,17 @@ impl RuleIndex {
     }
 }
 
+#[cfg(test)]
+impl RuleIndex {
+    /// Every copy of every rule that is filed here.
+    pub(crate) fn each(&self, copy: &mut impl FnMut(u32)) {
+        self.always.iter().copied().for_each(&mut *copy);
+        for child in self.branches.iter().flat_map(|branch| branch.children.values()) {
+            child.each(copy);
+        }
+    }
+}
+
 impl Branch {
     fn find<H: Headers + ?Sized>(
         &self,

@@ -329,3 +329,7 @@ impl Snapshot {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "snapshot_tests.rs"]
+mod tests;

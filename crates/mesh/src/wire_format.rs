@@ -237,3 +237,7 @@ fn write_canonical(value: &Value, into: &mut Vec<u8>) {
 fn write_scalar(value: &Value, into: &mut Vec<u8>) {
     serde_json::to_writer(into, value).expect("writing to memory does not fail");
 }
+
+#[cfg(test)]
+#[path = "wire_format_tests.rs"]
+mod tests;

@@ -35,11 +35,11 @@ pub fn fips() -> bool {
     PROVIDER.fips()
 }
 
-/// Does once what the first handshake would otherwise pay for: seeds the random generator of the calling thread
-/// (about 30 ms of jitter entropy) and makes one key share and one signature. Call it before saying ready, on each worker thread.
+/// Does once what the first handshake would otherwise pay for: seeds the process's random generator (20 to 30 ms of jitter
+/// entropy) and makes one key share and one signature. Call it once, on any thread, before saying ready.
 pub fn warm_up() {
     let _: [u8; 32] = random();
-    for group in PROVIDER.kx_groups.iter().take(1) {
+    if let Some(group) = PROVIDER.kx_groups.first() {
         // A failure here shows itself at the first handshake, with a peer to name.
         let _ = group.start();
     }

@@ -273,3 +273,18 @@ fn series_are_bounded_and_no_request_is_lost() {
     }
     assert!(sums["bartizan_metrics_overflow_total"].1 > 0);
 }
+
+#[test]
+fn the_user_page_names_every_family() {
+    let page = include_str!("../../../docs/observe.md");
+    for family in families::ALL {
+        let labels = family.labels.join(", ");
+        let row = format!("| `{}` | {}", family.name, labels);
+        // The merged page adds its own labels to a family that has none.
+        assert!(
+            page.contains(row.trim_end()) || family.name == "bartizan_scrape_up",
+            "docs/observe.md lacks `{}` with labels `{labels}`",
+            family.name
+        );
+    }
+}

@@ -61,6 +61,12 @@ impl<'a> Value<'a> {
         self.fields()?.get(name)
     }
 
+    /// The items of a list below, without asking for other fields; none where it is not a list.
+    pub(crate) fn peek_items(self, name: &'static str) -> Vec<Value<'a>> {
+        let list = self.peek(name).filter(|value| value.is_list());
+        list.map(Value::items).unwrap_or_default()
+    }
+
     /// The word as written, whatever it means.
     pub(crate) fn raw(self) -> Option<&'a str> {
         match &self.node.kind {
@@ -306,7 +312,7 @@ impl<'a> Value<'a> {
                 entry.key_spot,
                 Value {
                     sink: self.sink,
-                    name: &*entry.key,
+                    name: &entry.key,
                     spot: entry.value.shown_at(entry.key_spot),
                     node: &entry.value,
                 },
@@ -518,6 +524,9 @@ impl<'a> Fields<'a> {
     pub(crate) fn report_unknown(&self) {
         let known = self.known.borrow();
         for entry in self.entries {
+            if self.sink.is_full() {
+                break;
+            }
             if known.iter().any(|name| *entry.key == **name) {
                 continue;
             }

@@ -300,14 +300,14 @@ impl Known {
     /// Reads what is beside `metadata`.
     pub(crate) fn read(self, fields: &Fields<'_>, owner: &Owner) -> Option<Resource> {
         match self {
-            Self::Namespace => kube::namespace::read(fields),
-            Self::ServiceAccount => kube::service_account::read(fields),
+            Self::Namespace => Some(kube::namespace::read(fields)),
+            Self::ServiceAccount => Some(kube::service_account::read(fields)),
             Self::Deployment => kube::deployment::read(fields).map(Resource::Deployment),
             Self::StatefulSet => kube::stateful_set::read(fields).map(Resource::StatefulSet),
             Self::Pod => kube::pod::read(fields).map(Resource::Pod),
             Self::Service => kube::service::read(fields).map(Resource::Service),
-            Self::ConfigMap => kube::config_map::read(fields).map(Resource::ConfigMap),
-            Self::Secret => kube::secret::read(fields).map(Resource::Secret),
+            Self::ConfigMap => Some(Resource::ConfigMap(kube::config_map::read(fields))),
+            Self::Secret => Some(Resource::Secret(kube::secret::read(fields))),
             Self::PeerAuthentication => {
                 istio::peer_authentication::read(fields).map(Resource::PeerAuthentication)
             }

@@ -38,6 +38,7 @@ impl Sink {
         self.errors.get()
     }
 
+    /// Whether further findings are left out, so that looking for a good help is in vain.
     pub(crate) fn is_full(&self) -> bool {
         self.findings.borrow().len() > MOST_FINDINGS
     }

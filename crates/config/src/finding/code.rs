@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 /// The kind of a finding: a stable id, a title and an explanation for `docs/findings.md`.
 ///
-/// Rooms make their own with [`Code::new`]: `config` has BZ01xx, `compile` BZ02xx, `sandbox` BZ03xx.
+/// Rooms make their own with [`Code::new`]: `config` has `BZ01xx`, `compile` `BZ02xx`, `sandbox` `BZ03xx`.
 #[derive(Clone, Copy)]
 pub struct Code {
     /// The stable id such as `BZ0101`.

@@ -17,7 +17,7 @@ pub struct ConfigMap {
     pub binary_data: BTreeMap<String, Vec<u8>>,
 }
 
-pub(crate) fn read(fields: &Fields<'_>) -> Option<ConfigMap> {
+pub(crate) fn read(fields: &Fields<'_>) -> ConfigMap {
     fields.no_meaning(&["immutable"]);
     let mut data = BTreeMap::new();
     let mut binary_data = BTreeMap::new();
@@ -34,7 +34,7 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<ConfigMap> {
             Some(())
         });
     }
-    Some(ConfigMap { data, binary_data })
+    ConfigMap { data, binary_data }
 }
 
 /// Reads each value under a key that is valid and new.

@@ -379,21 +379,13 @@ fn read_key_reference(value: Value<'_>) -> Option<KeyReference> {
 
 fn read_from(value: Value<'_>) -> Option<EnvironmentFrom> {
     value.map(|fields| {
-        let prefix = fields
-            .get("prefix")
-            .and_then(|value| value.text())
-            .map(str::to_owned);
+        let prefix = fields.get("prefix").and_then(Value::text).map(str::to_owned);
         let config_map = fields.get("configMapRef");
         let secret = fields.get("secretRef");
-        let reference = match (config_map, secret) {
-            (Some(one), None) | (None, Some(one)) => one,
-            (Some(_), Some(_)) | (None, None) => {
-                value.error(
-                    codes::CONFLICT,
-                    "`envFrom` takes one of `configMapRef` and `secretRef`",
-                );
-                return None;
-            }
+        let ((Some(reference), None) | (None, Some(reference))) = (config_map, secret) else {
+            let what = "`envFrom` takes one of `configMapRef` and `secretRef`";
+            value.error(codes::CONFLICT, what);
+            return None;
         };
         let (name, optional) = reference.map(|fields| {
             let name = fields

@@ -1,6 +1,6 @@
 //! Pod, and the template of a pod that workloads share.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bartizan_types::{Labels, Name};
@@ -9,7 +9,7 @@ use super::container::{self, Container, SecurityContext};
 use super::volume::{self, Volume};
 use crate::field::{Fields, Value};
 use crate::finding::codes;
-use crate::names;
+use crate::{names, suggest};
 
 /// Kubernetes Pod; its labels are in the document's metadata.
 #[derive(Clone, Debug, PartialEq)]
@@ -141,7 +141,7 @@ fn read_spec(value: Value<'_>) -> Option<PodSpec> {
             .get("volumes")
             .map(|value| value.list(volume::read))
             .unwrap_or_default();
-        check_names(spec, &volumes);
+        check_names(value);
         let grace = spec.get("terminationGracePeriodSeconds");
         let grace = grace
             .and_then(|value| value.u32(0..=86_400))
@@ -219,57 +219,39 @@ fn refuse(spec: &Fields<'_>) {
 }
 
 /// Names must be unique in the pod, and mounts must name a volume.
-fn check_names(spec: &Fields<'_>, volumes: &[Volume]) {
-    let mut seen = BTreeMap::new();
-    for list in ["containers", "initContainers"] {
-        for item in spec
-            .get(list)
-            .filter(|value| value.is_list())
-            .map(Value::items)
-            .unwrap_or_default()
-        {
-            if let Some(name) = item.peek("name")
-                && let Some(text) = name.raw()
-                && seen.insert(text, ()).is_some()
-            {
-                let what = format!("the pod has two containers named `{text}`");
-                name.error(codes::CONFLICT, what);
-            }
-            for mount in item
-                .peek("volumeMounts")
-                .filter(|value| value.is_list())
-                .map(Value::items)
-                .unwrap_or_default()
-            {
-                if let Some(name) = mount.peek("name")
-                    && let Some(text) = name.raw()
-                    && !volumes.iter().any(|volume| volume.name.as_str() == text)
-                {
-                    let known =
-                        crate::suggest::nearest(text, volumes.iter().map(|volume| volume.name.as_str()));
-                    let what = format!("the pod has no volume `{text}`");
-                    match known {
-                        Some(near) => {
-                            name.error_help(codes::CONFLICT, what, format!("did you mean `{near}`?"))
-                        }
-                        None => name.error_help(codes::CONFLICT, what, "add it to `volumes` of the pod"),
-                    }
-                }
-            }
-        }
-    }
-    let mut seen = BTreeMap::new();
-    for item in spec
-        .get("volumes")
-        .filter(|value| value.is_list())
-        .map(Value::items)
-        .unwrap_or_default()
+fn check_names(pod: Value<'_>) {
+    let volumes = check_unique(pod.peek_items("volumes"), "volumes");
+    let mut containers = pod.peek_items("containers");
+    containers.extend(pod.peek_items("initContainers"));
+    for mount in containers
+        .iter()
+        .flat_map(|container| container.peek_items("volumeMounts"))
     {
-        if let Some(name) = item.peek("name")
-            && let Some(text) = name.raw()
-            && seen.insert(text, ()).is_some()
+        let Some(name) = mount.peek("name") else { continue };
+        let Some(text) = name.raw() else { continue };
+        if volumes.contains(text) || name.sink.is_full() {
+            continue;
+        }
+        let what = format!("the pod has no volume {}", name.sink.quoted(text));
+        let help = match suggest::nearest(text, volumes.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "add it to `volumes` of the pod".to_owned(),
+        };
+        name.error_help(codes::CONFLICT, what, help);
+    }
+    check_unique(containers, "containers");
+}
+
+/// The names of `items`, each once.
+fn check_unique<'a>(items: Vec<Value<'a>>, what: &str) -> BTreeSet<&'a str> {
+    let mut seen = BTreeSet::new();
+    for name in items.into_iter().filter_map(|item| item.peek("name")) {
+        if let Some(text) = name.raw()
+            && !seen.insert(text)
         {
-            name.error(codes::CONFLICT, format!("the pod has two volumes named `{text}`"));
+            let what = format!("the pod has two {what} named {}", name.sink.quoted(text));
+            name.error(codes::CONFLICT, what);
         }
     }
+    seen
 }

@@ -31,7 +31,7 @@ impl PartialEq for SecretData {
     }
 }
 
-pub(crate) fn read(fields: &Fields<'_>) -> Option<SecretData> {
+pub(crate) fn read(fields: &Fields<'_>) -> SecretData {
     fields.no_meaning(&["immutable"]);
     let kind = fields.text("type");
     let mut data = BTreeMap::new();
@@ -56,5 +56,5 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<SecretData> {
             }
         }
     }
-    Some(SecretData { kind, data })
+    SecretData { kind, data }
 }

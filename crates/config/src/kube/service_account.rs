@@ -3,7 +3,7 @@
 use crate::field::Fields;
 use crate::resource::Resource;
 
-pub(crate) fn read(fields: &Fields<'_>) -> Option<Resource> {
+pub(crate) fn read(fields: &Fields<'_>) -> Resource {
     fields.no_meaning(&["automountServiceAccountToken", "imagePullSecrets", "secrets"]);
-    Some(Resource::ServiceAccount)
+    Resource::ServiceAccount
 }

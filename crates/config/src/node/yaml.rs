@@ -179,6 +179,10 @@ impl<'s> Builder<'s> {
     }
 
     /// Takes one event; false when the file is too big to go on.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "anchor names, unresolved aliases and comments are not asked for, and the parser may get more events"
+    )]
     fn take(&mut self, event: Event<'_>, span: Span) -> bool {
         let spot = spot(span);
         match event {
@@ -396,7 +400,8 @@ fn read_key(node: Node, entries: &[Entry], seen: &mut HashSet<Box<str>>, sink: &
         ScalarKind::Text | ScalarKind::Boolean(_) | ScalarKind::Integer(_) | ScalarKind::Number => {}
     }
     if !seen.insert(scalar.text.clone()) {
-        let first = entries.iter().find(|entry| entry.key == scalar.text);
+        let mut entries = entries.iter().filter(|_| !sink.is_full());
+        let first = entries.find(|entry| entry.key == scalar.text);
         let what = match first {
             Some(first) => format!(
                 "{} is written twice; the first is at {}",

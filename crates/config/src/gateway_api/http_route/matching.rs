@@ -128,16 +128,18 @@ fn read_named(
     let mut seen = BTreeSet::new();
     value.list_of_at_most(MOST_NAMES, |item| {
         let entry = item.map(|fields| {
-            let exact = fields
-                .get("type")
-                .map(|value| value.choice(&[("Exact", true), ("RegularExpression", false)]));
+            let exact = match fields.get("type") {
+                Some(value) => value.choice(&[("Exact", true), ("RegularExpression", false)]),
+                None => Some(true),
+            };
             let name = fields.required("name").and_then(|value| value.parse(read_name));
-            let value = fields
-                .required("value")
-                .and_then(|value| match exact.unwrap_or(Some(true))? {
-                    true => value.text().map(|text| ValuePattern::Exact(text.to_owned())),
-                    false => value.parse(expression).map(ValuePattern::Regex),
-                });
+            let value = fields.required("value").and_then(|value| {
+                if exact? {
+                    value.text().map(|text| ValuePattern::Exact(text.to_owned()))
+                } else {
+                    value.parse(expression).map(ValuePattern::Regex)
+                }
+            });
             Some(NamedMatch {
                 name: name?,
                 value: value?,

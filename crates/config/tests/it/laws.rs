@@ -1,18 +1,20 @@
 //! Laws of reading: it never panics on any text, findings point into the file, and drawing them always works.
 
+use std::sync::LazyLock;
+
 use bartizan_config::finding::{Paint, render_all, to_json};
 use bartizan_config::{Reading, SourceFile, read};
 use proptest::prelude::*;
 
 const TABLES: &[&str] = &[
-    include_str!("../../../cases/config/authorization_policy.yaml"),
-    include_str!("../../../cases/config/gateway_api.yaml"),
-    include_str!("../../../cases/config/kinds.yaml"),
-    include_str!("../../../cases/config/native.yaml"),
-    include_str!("../../../cases/config/peer_authentication.yaml"),
-    include_str!("../../../cases/config/services.yaml"),
-    include_str!("../../../cases/config/workloads.yaml"),
-    include_str!("../../../cases/config/yaml.yaml"),
+    include_str!("../../../../cases/config/authorization_policy.yaml"),
+    include_str!("../../../../cases/config/gateway_api.yaml"),
+    include_str!("../../../../cases/config/kinds.yaml"),
+    include_str!("../../../../cases/config/native.yaml"),
+    include_str!("../../../../cases/config/peer_authentication.yaml"),
+    include_str!("../../../../cases/config/services.yaml"),
+    include_str!("../../../../cases/config/workloads.yaml"),
+    include_str!("../../../../cases/config/yaml.yaml"),
 ];
 
 #[derive(serde::Deserialize)]
@@ -25,17 +27,33 @@ struct Case {
     text: String,
 }
 
-fn texts() -> Vec<String> {
-    TABLES
-        .iter()
-        .flat_map(|table| {
-            serde_saphyr::from_str::<Table>(table)
-                .expect("the tables are read by their own test")
-                .cases
-        })
-        .map(|case| case.text)
-        .collect()
-}
+/// The text of every case.
+static TEXTS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let table =
+        |text: &&str| serde_saphyr::from_str::<Table>(text).expect("the tables are read by their own test");
+    let cases = TABLES.iter().flat_map(|text| table(text).cases);
+    cases.map(|case| case.text).collect()
+});
+
+/// The texts without an error.
+static GOOD: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let good = |text: &&str| !check(text).has_errors();
+    TEXTS.iter().map(String::as_str).filter(good).collect()
+});
+
+/// Texts of one document each, and the JSON of the same values.
+static AS_JSON: LazyLock<Vec<(&str, serde_json::Value)>> = LazyLock::new(|| {
+    let json = |text: &&'static str| Some((*text, serde_saphyr::from_str(text).ok()?));
+    // Where serde_saphyr reads a value otherwise: merge keys and octal numbers.
+    let same = |text: &&&str| !text.contains("<<") && !text.contains("0600") && !text.contains("kind: List");
+    let pairs: Vec<_> = GOOD.iter().filter(same).filter_map(json).collect();
+    let pairs: Vec<_> = pairs
+        .into_iter()
+        .filter(|(text, _)| check(text).documents.len() == 1)
+        .collect();
+    assert!(pairs.len() > 10, "{}", pairs.len());
+    pairs
+});
 
 fn check(text: &str) -> Reading {
     let file = SourceFile::new("f.yaml", text);
@@ -88,8 +106,7 @@ proptest! {
             Just("-1".to_owned()), Just("99999999999999999999".to_owned()), Just("&a *a".to_owned()),
         ],
     ) {
-        let all = texts();
-        let text = which.get(&all);
+        let text = which.get(&TEXTS);
         let chars: Vec<char> = text.chars().collect();
         let start = at.index(chars.len() + 1);
         let end = (start + length).min(chars.len());
@@ -100,8 +117,7 @@ proptest! {
     /// A file's documents do not depend on what stands before them.
     #[test]
     fn files_can_be_joined(left in any::<prop::sample::Index>(), right in any::<prop::sample::Index>()) {
-        let all: Vec<String> = texts().into_iter().filter(|text| !check(text).has_errors()).collect();
-        let (left, right) = (left.get(&all), right.get(&all));
+        let (left, right) = (left.get(&GOOD), right.get(&GOOD));
         let joined = check(&format!("{left}\n---\n{right}"));
         let apart: Vec<_> = [left, right].iter().flat_map(|text| check(text).documents).collect();
         prop_assert_eq!(joined.documents.len(), apart.len());
@@ -114,16 +130,8 @@ proptest! {
     /// YAML and the JSON of the same values are the same documents.
     #[test]
     fn json_is_read_as_yaml_is(which in any::<prop::sample::Index>(), pretty in any::<bool>()) {
-        let all: Vec<String> = texts()
-            .into_iter()
-            .filter(|text| {
-                let reading = check(text);
-                !reading.has_errors() && reading.documents.len() == 1 && !text.contains(": &") && !text.contains("0600")
-            })
-            .collect();
-        let text = which.get(&all);
-        let Ok(value) = serde_saphyr::from_str::<serde_json::Value>(text) else { return Ok(()) };
-        let json = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) };
+        let (text, value) = which.get(&AS_JSON);
+        let json = if pretty { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
         let from_json = check(&json.expect("a value is JSON"));
         let from_yaml = check(text);
         prop_assert_eq!(from_json.documents.len(), 1, "{:?}", from_json.findings);
@@ -136,9 +144,10 @@ fn bombs_are_findings() {
     let levels = 200;
     let deep = format!("{}{}", "[".repeat(levels), "]".repeat(levels));
     assert_eq!(check(&deep).findings[0].code.id, "BZ0104");
-    let deep: String = (0..levels)
-        .map(|level| format!("{}a:\n", " ".repeat(level)))
-        .collect();
+    let mut deep = String::new();
+    for level in 0..levels {
+        deep += &format!("{}a:\n", " ".repeat(level));
+    }
     assert_eq!(check(&deep).findings[0].code.id, "BZ0104");
 
     let mut laughs = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");

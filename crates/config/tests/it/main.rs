@@ -1,0 +1,4 @@
+//! Tests of reading as other rooms call it.
+
+mod draw;
+mod laws;

@@ -27,7 +27,7 @@ codes! {
     NAME_TAKEN = "BZ0206", "name of a replica is taken or too long",
         "Replicas are named after their workload with a number behind it; two workloads would have a replica of the same name, or the name would be longer than a host name may be.";
     MISSING_PORT_NAME = "BZ0207", "port name that no container has",
-        "A probe or a service names a port, and no container port of that name exists. Named ports are found in the container's `ports`.";
+        "A service targets a port by a name that no container port of its workload has. Named ports are found in the container's `ports`.";
     CANNOT_RUN = "BZ0208", "cannot be run as written",
         "The pod asks for something that a local mesh cannot do, and running it without would change what it means.";
     SELECTS_NOTHING = "BZ0210", "selects no workload",
@@ -52,8 +52,8 @@ codes! {
         "Only one PeerAuthentication without a selector counts in a namespace (the first by name), and one with a selector counts only outside the root namespace, as in Istio.";
     NOT_OUR_GATEWAY = "BZ0230", "gateway of a class that is not ours",
         "The Gateway's class is neither `bartizan` nor `istio` nor a GatewayClass whose controller is one of theirs: nothing listens for it here.";
-    LISTENER_CONFLICT = "BZ0231", "listeners in conflict",
-        "Two listeners of a gateway have the same port and host, or two gateways would listen at the same address of the host.";
+    LISTENER_CONFLICT = "BZ0231", "gateways in conflict",
+        "Two gateways would listen at the same address of the host. A LocalRun document can give one of them another.";
     GATEWAY_ADDRESS = "BZ0232", "gateway port that needs a place on the host",
         "Ports below 1024 need privileges on the host. Port 80 is offered as 8080; for others a LocalRun document says where the host listens (`spec.gateways`).";
     ROUTE_NOT_ATTACHED = "BZ0233", "route that is not attached",

@@ -94,20 +94,9 @@ fn entry(
         findings.push(document.finding(codes::NAME_TAKEN, Severity::Error, "metadata.name", what));
         return None;
     };
-    let mut taken = BTreeMap::new();
     let mut listeners = Vec::new();
-    for (index, written) in gateway.listeners.iter().enumerate() {
+    for written in &gateway.listeners {
         let hostname = written.hostname.clone().unwrap_or(HostPattern::Any);
-        if let Some(other) = taken.insert((written.port, hostname.clone()), &written.name) {
-            let what = format!(
-                "listener `{}` has port {} and host `{hostname}` like listener `{other}`",
-                written.name, written.port
-            );
-            let path = format!("spec.listeners[{index}]");
-            let finding = document.finding(codes::LISTENER_CONFLICT, Severity::Error, &path, what);
-            findings.push(finding.help("give it another host or port, or remove one of the two"));
-            continue;
-        }
         let listener = Listener {
             gateway: name.clone(),
             section: written.name.clone(),

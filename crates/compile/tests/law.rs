@@ -332,9 +332,9 @@ fn part() -> impl Strategy<Value = Part> {
             |(name, namespace, label, from, deny, port)| Part::Policy { name, namespace, label, from, deny, port }),
         2 => (small(), small(), maybe(), 0u8..4, maybe()).prop_map(
             |(name, namespace, label, mode, port)| Part::PeerAuthentication { name, namespace, label, mode, port }),
-        1 => (small(), small(), any::<bool>(), 0u8..2).prop_map(
+        2 => (0u8..2, 0u8..2, any::<bool>(), 0u8..2).prop_map(
             |(name, namespace, all, host)| Part::Gateway { name, namespace, all, host }),
-        2 => (small(), small(), small(), 0u8..2, small(), any::<bool>()).prop_map(
+        3 => (small(), 0u8..2, 0u8..2, 0u8..2, small(), any::<bool>()).prop_map(
             |(name, namespace, gateway, host, backend, other)| Part::Route { name, namespace, gateway, host, backend, other }),
         1 => small().prop_map(|namespace| Part::Grant { namespace }),
     ]

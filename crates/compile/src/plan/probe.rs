@@ -19,29 +19,25 @@ impl Context<'_> {
     ) -> Option<Probe> {
         let probe = probe?;
         if probe.termination_grace_period.is_some() {
-            let what = "a probe's own grace period is not supported";
-            findings.push(
-                self.cannot_run(&format!("{path}.terminationGracePeriodSeconds"), what)
-                    .help("set `terminationGracePeriodSeconds` of the pod"),
-            );
+            let path = format!("{path}.terminationGracePeriodSeconds");
+            let finding = self.cannot_run(&path, "a probe's own grace period is not supported");
+            findings.push(finding.help("set `terminationGracePeriodSeconds` of the pod"));
         }
         let action = match &probe.check {
             ProbeCheck::HttpGet(get) => {
                 if get.https {
-                    let what = "an HTTPS probe is not supported";
-                    findings.push(
-                        self.cannot_run(&format!("{path}.httpGet.scheme"), what)
-                            .help("use `tcpSocket` or `exec`"),
-                    );
+                    let path = format!("{path}.httpGet.scheme");
+                    let finding = self.cannot_run(&path, "an HTTPS probe is not supported");
+                    findings.push(finding.help("use `tcpSocket` or `exec`"));
                 }
                 ProbeAction::HttpGet {
-                    port: self.port(container, &get.port, &format!("{path}.httpGet.port"), findings)?,
+                    port: number(container, &get.port)?,
                     path: get.path.clone().unwrap_or_else(|| "/".to_owned()),
                     headers: get.headers.clone(),
                 }
             }
             ProbeCheck::TcpSocket { port } => ProbeAction::TcpSocket {
-                port: self.port(container, port, &format!("{path}.tcpSocket.port"), findings)?,
+                port: number(container, port)?,
             },
             ProbeCheck::Grpc { port, service } => ProbeAction::Grpc {
                 port: *port,
@@ -61,44 +57,21 @@ impl Context<'_> {
         })
     }
 
-    fn port(
-        &self,
-        container: &Container,
-        port: &PortReference,
-        path: &str,
-        findings: &mut Vec<Finding>,
-    ) -> Option<Port> {
-        let name = match port {
-            PortReference::Number(port) => return Some(*port),
-            PortReference::Name(name) => name,
-        };
-        let found = container
-            .ports
-            .iter()
-            .find(|port| port.name.as_ref() == Some(name));
-        if found.is_none() {
-            let names: Vec<_> = container
-                .ports
-                .iter()
-                .filter_map(|port| port.name.as_deref())
-                .collect();
-            let what = format!("container `{}` has no port named `{name}`", container.name);
-            let help = if names.is_empty() {
-                "name one of the container's `ports`, or use the number".to_owned()
-            } else {
-                format!("its ports are named `{}`", names.join("`, `"))
-            };
-            let finding = self
-                .document
-                .finding(codes::MISSING_PORT_NAME, Severity::Error, path, what);
-            findings.push(finding.help(help));
-        }
-        found.map(|port| port.port)
-    }
-
     fn cannot_run(&self, path: &str, what: &str) -> Finding {
         self.document
             .finding(codes::CANNOT_RUN, Severity::Error, path, what)
+    }
+}
+
+/// The port's number. INVARIANT: `config` reads no probe that names a port which its container has not.
+fn number(container: &Container, port: &PortReference) -> Option<Port> {
+    match port {
+        PortReference::Number(port) => Some(*port),
+        PortReference::Name(name) => container
+            .ports
+            .iter()
+            .find(|port| port.name.as_ref() == Some(name))
+            .map(|port| port.port),
     }
 }
 

@@ -188,8 +188,7 @@ mod tests {
             client.read_to_end(&mut answer).await.unwrap();
             answer
         };
-        let (ended, request, answer) =
-            tokio::join!(relay(&mut a, &mut b, None, &counters), serve, ask);
+        let (ended, request, answer) = tokio::join!(relay(&mut a, &mut b, None, &counters), serve, ask);
         assert!(matches!(ended, Ended::Closed), "{ended:?}");
         assert_eq!(request, b"question");
         assert_eq!(answer, vec![7; 100_000]);
@@ -214,6 +213,9 @@ mod tests {
         let (ended, ()) = tokio::join!(relay(&mut a, &mut b, Some(idle), &counters), talk);
         assert!(matches!(ended, Ended::Idle), "{ended:?}");
         let lasted = start.elapsed();
-        assert!(lasted >= Duration::from_secs(55) && lasted <= Duration::from_secs(65), "{lasted:?}");
+        assert!(
+            lasted >= Duration::from_secs(55) && lasted <= Duration::from_secs(65),
+            "{lasted:?}"
+        );
     }
 }

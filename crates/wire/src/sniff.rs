@@ -128,8 +128,8 @@ pub fn parse_client_hello(bytes: &[u8]) -> Hello {
     let mut rest = bytes;
     loop {
         // Record: type, version (2), length (2).
-        let header_valid = rest.first().is_none_or(|&kind| kind == 0x16)
-            && rest.get(1).is_none_or(|&major| major == 3);
+        let header_valid =
+            rest.first().is_none_or(|&kind| kind == 0x16) && rest.get(1).is_none_or(|&major| major == 3);
         if !header_valid {
             return Hello::Malformed;
         }
@@ -331,7 +331,12 @@ mod tests {
             (b"\x16\x03\x01\x00\x05\x02", FirstBytes::Other),
             (b"", FirstBytes::NeedMore),
         ] {
-            assert_eq!(classify(bytes), expected, "{:?}", bytes.escape_ascii().to_string());
+            assert_eq!(
+                classify(bytes),
+                expected,
+                "{:?}",
+                bytes.escape_ascii().to_string()
+            );
         }
         let long = [b"GET /".as_slice(), &vec![b'a'; 3000]].concat();
         assert_eq!(classify(&long), FirstBytes::Http1);

@@ -268,7 +268,11 @@ async fn check_exchange(case: ExchangeCase) {
     drop(down);
     let mut rest = Vec::new();
     client.read_to_end(&mut rest).await.unwrap();
-    assert_eq!(rest.escape_ascii().to_string(), "", "{why}: more bytes to the client");
+    assert_eq!(
+        rest.escape_ascii().to_string(),
+        "",
+        "{why}: more bytes to the client"
+    );
 }
 
 fn run(path: &Path) -> datatest_stable::Result<()> {

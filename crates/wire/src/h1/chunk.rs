@@ -121,12 +121,20 @@ impl BodyDecoder {
                 State::UntilClose => return Ok(Decoded::Data(buffer.split().freeze())),
                 State::Length(left) => {
                     let (data, left) = take(buffer, left);
-                    self.state = if left == 0 { State::Done } else { State::Length(left) };
+                    self.state = if left == 0 {
+                        State::Done
+                    } else {
+                        State::Length(left)
+                    };
                     return Ok(Decoded::Data(data));
                 }
                 State::Data(left) => {
                     let (data, left) = take(buffer, left);
-                    self.state = if left == 0 { State::DataEnd } else { State::Data(left) };
+                    self.state = if left == 0 {
+                        State::DataEnd
+                    } else {
+                        State::Data(left)
+                    };
                     return Ok(Decoded::Data(data));
                 }
                 State::DataEnd => match buffer.get(..2) {
@@ -213,8 +221,7 @@ fn chunk_size(line: &[u8], complete: bool) -> Result<u64, BodyError> {
     // Some servers pad the size with spaces; it ends the line or extensions follow.
     let extension = rest.trim_ascii_start();
     let extension_valid = extension.is_empty()
-        || (extension.first() == Some(&b';')
-            && extension.iter().copied().all(crate::head::is_field_value));
+        || (extension.first() == Some(&b';') && extension.iter().copied().all(crate::head::is_field_value));
     let padding_valid = rest
         .iter()
         .take(rest.len() - extension.len())
@@ -272,7 +279,11 @@ fn parse_trailers(section: &Bytes, limits: &Limits) -> Result<Headers, BodyError
     let base = block.as_ptr().addr();
     let span = |bytes: &[u8]| (bytes.as_ptr().addr().wrapping_sub(base), bytes.len());
     let mut trailers = Headers::in_block(block.clone(), request.headers.len());
-    for field in request.headers.iter().filter(|field| !is_forbidden_trailer(field.name)) {
+    for field in request
+        .headers
+        .iter()
+        .filter(|field| !is_forbidden_trailer(field.name))
+    {
         trailers.push_span(span(field.name.as_bytes()), span(field.value.trim_ascii()));
     }
     Ok(trailers)
@@ -355,7 +366,10 @@ mod tests {
     fn a_length_ends_where_it_says() {
         let mut decoder = BodyDecoder::new(Framing::Length(3), Limits::default());
         let mut buffer = BytesMut::from(&b"abcd"[..]);
-        assert_eq!(decoder.decode(&mut buffer), Ok(Decoded::Data(Bytes::from_static(b"abc"))));
+        assert_eq!(
+            decoder.decode(&mut buffer),
+            Ok(Decoded::Data(Bytes::from_static(b"abc")))
+        );
         assert_eq!(decoder.decode(&mut buffer), Ok(Decoded::End));
         assert_eq!(&buffer[..], b"d");
         let mut short = BodyDecoder::new(Framing::Length(3), Limits::default());

@@ -9,8 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::chunk::{BodyDecoder, Decoded};
 use super::encode::{self, BodyEncoder};
-use crate::buffer::Wire;
 use super::parse::{Framing, HeadScan, Limits, ParseError, parse_response};
+use crate::buffer::Wire;
 use crate::exchange::{Cause, Counters, Frame, Receive, Sent, Transmit, Upstream};
 use crate::head::{RequestHead, ResponseHead};
 use crate::pool::Reusable;
@@ -201,10 +201,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Upstream for ClientConnection<IO> {
         if !self.is_reusable() {
             return Err(Cause::Desynchronized);
         }
-        let (framing, bytes) = self
-            .wire
-            .outbox
-            .gather(|tail| encode::request_head(tail, head));
+        let (framing, bytes) = self.wire.outbox.gather(|tail| encode::request_head(tail, head));
         self.request = BodyEncoder::new(framing);
         self.response = BodyDecoder::new(Framing::None, self.limits);
         self.phase = Phase::Waiting;

@@ -3,8 +3,8 @@
 
 use http::StatusCode;
 
-use crate::buffer::Outbox;
 use super::parse::Framing;
+use crate::buffer::Outbox;
 use crate::exchange::{Cause, Frame};
 use crate::head::{BodyLength, Headers, RequestHead, ResponseHead};
 
@@ -146,7 +146,9 @@ pub fn chunk_size(out: &mut Vec<u8>, length: usize) {
         shift -= 4;
         let digit = (length >> shift) & 0xf;
         // A hexadecimal digit fits.
-        let digit = u32::try_from(digit).ok().and_then(|digit| char::from_digit(digit, 16));
+        let digit = u32::try_from(digit)
+            .ok()
+            .and_then(|digit| char::from_digit(digit, 16));
         out.push(digit.map_or(b'0', |digit| digit as u8));
     }
     out.extend_from_slice(b"\r\n");
@@ -160,7 +162,6 @@ pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Headers>) {
     }
     out.extend_from_slice(b"\r\n");
 }
-
 
 /// Writes one body as its head has announced it.
 #[derive(Clone, Copy, Debug)]

@@ -207,16 +207,15 @@ pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
         return None;
     }
     value.iter().try_fold(0u64, |sum, &byte| {
-        byte.is_ascii_digit()
-            .then(|| sum * 10 + u64::from(byte - b'0'))
+        byte.is_ascii_digit().then(|| sum * 10 + u64::from(byte - b'0'))
     })
 }
 
 fn is_authority(value: &[u8]) -> bool {
     !value.is_empty()
-        && value.iter().all(|&byte| {
-            byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte)
-        })
+        && value
+            .iter()
+            .all(|&byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&byte))
 }
 
 fn refused(error: httparse::Error) -> ParseError {
@@ -245,10 +244,7 @@ struct HopFields<'a> {
 }
 
 /// Reads `fields` into [`Headers`] over `head`, leaving out what belongs to this hop.
-fn fields<'a>(
-    head: &Bytes,
-    fields: &[httparse::Header<'a>],
-) -> Result<(Headers, HopFields<'a>), ParseError> {
+fn fields<'a>(head: &Bytes, fields: &[httparse::Header<'a>]) -> Result<(Headers, HopFields<'a>), ParseError> {
     let base = head.as_ptr().addr();
     let span = |bytes: &[u8]| (bytes.as_ptr().addr().wrapping_sub(base), bytes.len());
     // Room for what a proxy adds, without a second allocation.
@@ -309,11 +305,13 @@ fn fields<'a>(
                     let lists_chunked = value
                         .split(|&byte| byte == b',')
                         .any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"chunked"));
-                    return Err(if lists_chunked && !value.to_ascii_lowercase().ends_with(b"chunked") {
-                        ParseError::TransferEncoding
-                    } else {
-                        ParseError::UnknownCoding
-                    });
+                    return Err(
+                        if lists_chunked && !value.to_ascii_lowercase().ends_with(b"chunked") {
+                            ParseError::TransferEncoding
+                        } else {
+                            ParseError::UnknownCoding
+                        },
+                    );
                 }
                 hop.chunked = true;
                 false
@@ -347,7 +345,9 @@ fn persistent(version: Version, hop: &HopFields<'_>) -> bool {
 
 /// The protocol offered or chosen, when `Connection` says so too. `h2c` is not passed on: see [`RequestHead::upgrade`].
 fn upgrade(head: &Bytes, hop: &HopFields<'_>) -> Option<Bytes> {
-    let value = hop.upgrade.filter(|value| hop.upgrade_named && !value.is_empty())?;
+    let value = hop
+        .upgrade
+        .filter(|value| hop.upgrade_named && !value.is_empty())?;
     let h2c = value
         .split(|&byte| byte == b',')
         .any(|protocol| protocol.trim_ascii().eq_ignore_ascii_case(b"h2c"));
@@ -380,9 +380,7 @@ pub fn parse_request(head: &Bytes, limits: &Limits) -> Result<Parsed<RequestHead
         return Err(ParseError::Target);
     }
     let (mut headers, hop) = fields(head, request.headers)?;
-    if hop.hosts > 1
-        || (hop.hosts == 1 && !hop.host_valid)
-        || (hop.hosts == 0 && version == Version::HTTP_11)
+    if hop.hosts > 1 || (hop.hosts == 1 && !hop.host_valid) || (hop.hosts == 0 && version == Version::HTTP_11)
     {
         return Err(ParseError::Host);
     }
@@ -452,9 +450,7 @@ fn read_target(target: Bytes, method: &Method, headers: &mut Headers) -> Result<
     if !is_authority(&authority) {
         return Err(ParseError::Target);
     }
-    headers
-        .set("host", &authority)
-        .map_err(|_| ParseError::Target)?;
+    headers.set("host", &authority).map_err(|_| ParseError::Target)?;
     Ok(match path.first() {
         None if *method == Method::OPTIONS => Bytes::from_static(b"*"),
         None => Bytes::from_static(b"/"),

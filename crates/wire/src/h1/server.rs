@@ -14,8 +14,8 @@ use tokio::time::Instant;
 
 use super::chunk::{BodyDecoder, BodyError, Decoded};
 use super::encode::{self, BodyEncoder, ResponseTo};
-use crate::buffer::{READ_BYTES, Wire};
 use super::parse::{Framing, HeadScan, Limits, ParseError, parse_request};
+use crate::buffer::{READ_BYTES, Wire};
 use crate::exchange::{Cause, Counters, Downstream, Frame, Receive, Transmit};
 use crate::head::{BodyLength, RequestHead, ResponseHead};
 
@@ -179,6 +179,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ServerConnection<IO> {
             }
         }
         head.body = BodyLength::Known(body.len() as u64);
+        if self.to.head && !head.headers.contains("content-length") {
+            // The length that `GET` would have.
+            let length = body.len().to_string();
+            head.headers.append_checked(b"content-length", length.as_bytes());
+        }
         crate::exchange::send_reply(self, &head, body).await
     }
 

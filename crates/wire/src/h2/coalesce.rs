@@ -81,11 +81,7 @@ impl<IO: AsyncWrite + Unpin> Flusher<IO> {
 }
 
 impl<IO: AsyncRead + Unpin> AsyncRead for Coalesce<IO> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut lock(&self.0).io).poll_read(cx, buf)
     }
 }

@@ -51,10 +51,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ServerConnection<IO> {
         let connection = timeout_at(deadline, shake)
             .await
             .map_err(|_| HandshakeError::Deadline)??;
-        Ok(Self {
-            connection,
-            flusher,
-        })
+        Ok(Self { connection, flusher })
     }
 
     /// The next request, `None` when the connection is over and every stream has ended. Requests that are
@@ -113,10 +110,7 @@ pub struct ServerStream {
 }
 
 impl ServerStream {
-    fn begin(
-        request: Request<RecvStream>,
-        mut respond: SendResponse<Bytes>,
-    ) -> Option<(RequestHead, Self)> {
+    fn begin(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<(RequestHead, Self)> {
         let (parts, body) = request.into_parts();
         match RequestHead::from_http2(&parts, body.is_end_stream()) {
             Ok(head) => {
@@ -184,17 +178,11 @@ impl Transmit for ServerStream {
     }
 
     fn queue(&mut self, frame: Frame) -> Result<(), Cause> {
-        self.response
-            .as_mut()
-            .ok_or(Cause::Desynchronized)?
-            .queue(frame)
+        self.response.as_mut().ok_or(Cause::Desynchronized)?.queue(frame)
     }
 
     fn finish(&mut self) -> Result<(), Cause> {
-        self.response
-            .as_mut()
-            .ok_or(Cause::Desynchronized)?
-            .finish();
+        self.response.as_mut().ok_or(Cause::Desynchronized)?.finish();
         Ok(())
     }
 

@@ -83,7 +83,8 @@ impl RequestHead {
             None => return Err(BridgeError::Target),
         };
         let valid = target.iter().all(|&byte| crate::h1::parse::is_target(byte));
-        let origin = target.first() == Some(&b'/') || (&target[..] == b"*" && request.method == Method::OPTIONS);
+        let origin =
+            target.first() == Some(&b'/') || (&target[..] == b"*" && request.method == Method::OPTIONS);
         if !valid || !(origin || connect) {
             return Err(BridgeError::Target);
         }
@@ -142,7 +143,8 @@ impl RequestHead {
                 http::uri::Scheme::HTTP
             });
             parts.path_and_query = Some(
-                http::uri::PathAndQuery::from_maybe_shared(self.target.clone()).map_err(|_| BridgeError::Target)?,
+                http::uri::PathAndQuery::from_maybe_shared(self.target.clone())
+                    .map_err(|_| BridgeError::Target)?,
             );
             // `http` has no URI with a scheme and without an authority.
             if parts.authority.is_none() {

@@ -104,8 +104,7 @@ impl Headers {
 
     /// The first value of `name`, when it is UTF-8.
     pub fn get_str(&self, name: &str) -> Option<&str> {
-        self.get(name)
-            .and_then(|value| std::str::from_utf8(value).ok())
+        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
     /// Every value of `name`, in order.

@@ -99,3 +99,22 @@ pub(crate) fn text(label: &str, der: &[u8]) -> String {
     }
     block + &format!("-----END {label}-----\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_gives_an_error_and_no_panic(text in "(-----BEGIN (CERTIFICATE|PRIVATE KEY)-----\n|-----END (CERTIFICATE|PRIVATE KEY)-----\n|[A-Za-z0-9+/=\n]{0,70}|\\PC){0,8}") {
+            prop_assert!(Svid::from_pem(&text, &text).is_err());
+            prop_assert!(TrustBundle::from_pem(TrustDomain::parse("a").unwrap(), &text).is_err());
+        }
+
+        #[test]
+        fn any_bytes_survive(der in proptest::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert_eq!(certificates(&text("CERTIFICATE", &der)).unwrap(), vec![der]);
+        }
+    }
+}

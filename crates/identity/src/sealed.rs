@@ -91,3 +91,23 @@ pub fn open(bytes: &[u8]) -> Result<(Svid, TrustBundle), SealedError> {
         .collect::<Result<Vec<_>, SealedError>>()?;
     Ok((svid, TrustBundle::new(roots)?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn anything_else_is_refused_without_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..100),
+            key in "[A-Za-z0-9+/=]{0,40}",
+            chain in proptest::collection::vec("[A-Za-z0-9+/=]{0,40}", 0..3),
+        ) {
+            prop_assert!(open(&bytes).is_err());
+            let chain = serde_json::to_string(&chain).unwrap();
+            let text = format!("{{\"version\":1,\"key\":\"{key}\",\"chain\":{chain},\"bundle\":{{}}}}");
+            prop_assert!(open(text.as_bytes()).is_err());
+        }
+    }
+}

@@ -472,9 +472,14 @@ impl Edge {
             cells.response_bytes.observe_units(done.response_bytes);
         });
         if done.protocol == RequestProtocol::Grpc {
-            self.0.cells.request_messages.add(done.request_messages);
-            self.0.cells.response_messages.add(done.response_messages);
+            self.messages(done.request_messages, done.response_messages);
         }
+    }
+
+    /// Counts gRPC messages of a stream that goes on; [`RequestDone`] then says only what came after.
+    pub fn messages(&self, from_client: u64, to_client: u64) {
+        self.0.cells.request_messages.add(from_client);
+        self.0.cells.response_messages.add(to_client);
     }
 
     /// Counts a TCP connection that has begun.

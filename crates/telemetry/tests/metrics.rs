@@ -85,10 +85,11 @@ fn the_page_is_istios() {
     edge.request(&RequestDone {
         protocol: RequestProtocol::Grpc,
         grpc_status: Some(7),
-        request_messages: 2,
-        response_messages: 3,
+        request_messages: 1,
+        response_messages: 1,
         ..done(200)
     });
+    edge.messages(1, 2);
     edge.tcp_opened();
     edge.tcp_bytes(10, 20, ResponseFlags::NONE);
     edge.tcp_closed(ResponseFlags::NONE);

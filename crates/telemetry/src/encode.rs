@@ -7,7 +7,7 @@ use crate::families::Family;
 use crate::labels::{EdgeLabels, UNKNOWN};
 use crate::metrics::{Folded, RequestKey, is_counter};
 
-/// The content type of what [`crate::Registry::encode`] and [`crate::merge`] write.
+/// The content type of what [`crate::Registry::encode`] and [`crate::merge()`] write.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 pub(crate) fn encode(folded: &Folded) -> String {

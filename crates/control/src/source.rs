@@ -1,0 +1,4 @@
+//! Where documents come from. Today: files, read whole and watched.
+
+pub mod file;
+pub(crate) mod watch;

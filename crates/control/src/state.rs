@@ -1,0 +1,450 @@
+//! The one owner of the world: a thread of its own that takes messages, one after the other.
+//!
+//! Everybody else holds an [`OwnerHandle`] and never the world itself, so nothing here is locked. What happened since the
+//! last look is joined into one version. Compiling, encoding and writing versions block only this thread.
+
+mod documents;
+mod node;
+mod report;
+mod sessions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bartizan_compile::{Options as CompileOptions, Update, World};
+use bartizan_identity::BootstrapSecret;
+use bartizan_mesh::Digest;
+use bartizan_proto::v1alpha1::{DumpReply, Transaction};
+use bartizan_types::{NamespacedName, PodReport, PodSpec, SpiffeId, Version};
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::issue::SignRefused;
+use crate::push::HelloRefused;
+use crate::source::file::Scan;
+use crate::status::{Counts, Status, unix_seconds};
+use crate::store::versions::{Head, VersionStore};
+use documents::Documents;
+use sessions::Sessions;
+
+/// How many messages wait; senders wait when there are more.
+const QUEUE: usize = 1024;
+/// How many messages are joined into one version.
+const BATCH: usize = 256;
+
+/// What the owner is told and asked.
+pub(crate) enum Message {
+    /// What stands on disk now.
+    Scanned(Box<Scan>),
+    /// A node's first words. It replaces the node before.
+    NodeHello(NodeHello),
+    /// A pod's state.
+    Pod(Box<PodReport>),
+    /// A pod is gone.
+    Gone(NamespacedName),
+    /// A workload's one-time secret.
+    Vouch(NamespacedName, BootstrapSecret),
+    /// A node's stream has ended.
+    NodeLost {
+        /// As it was told.
+        connection: u64,
+    },
+    /// A proxy whose possession is proven wants to be told things.
+    Open(Box<Opening>),
+    /// A proxy's answer to a transaction.
+    Answer {
+        /// Which session.
+        session: u64,
+        /// Which version.
+        version: Version,
+        /// Why it was refused, if it was.
+        refused: Option<String>,
+    },
+    /// A session has ended.
+    Closed {
+        /// Which.
+        session: u64,
+    },
+    /// May this workload have an SVID, and in which name?
+    Attest {
+        /// Who asks.
+        workload: NamespacedName,
+        /// How it proves that.
+        claim: Claim,
+        /// The identity to issue.
+        reply: oneshot::Sender<Result<SpiffeId, SignRefused>>,
+    },
+    /// An SVID was issued.
+    Issued {
+        /// To whom.
+        workload: NamespacedName,
+        /// Until when.
+        not_after: SystemTime,
+        /// Whether for possession of the one before.
+        renewal: bool,
+    },
+    /// Something was refused before the owner was asked.
+    Refused(Refused),
+    /// What runs?
+    Status(oneshot::Sender<Status>),
+    /// Finish what was told before, and end.
+    End,
+    /// What is this proxy told? `None`: what is any proxy told?
+    Dump(Option<NamespacedName>, oneshot::Sender<Option<DumpReply>>),
+}
+
+/// A node's first words.
+pub(crate) struct NodeHello {
+    pub(crate) connection: u64,
+    pub(crate) node: String,
+    pub(crate) pods: Vec<PodReport>,
+    pub(crate) vouches: Vec<(NamespacedName, BootstrapSecret)>,
+}
+
+/// A proxy that wants to be told things, with what it has.
+pub(crate) struct Opening {
+    pub(crate) workload: NamespacedName,
+    /// Proven.
+    pub(crate) identity: SpiffeId,
+    pub(crate) version: Version,
+    pub(crate) digests: std::collections::HashMap<String, String>,
+    pub(crate) build: String,
+    /// Answered when the node has reported.
+    pub(crate) reply: oneshot::Sender<Result<Opened, HelloRefused>>,
+}
+
+/// An open session.
+pub(crate) struct Opened {
+    pub(crate) session: u64,
+    /// One transaction at a time, the next one after the answer. Ends when the session is over.
+    pub(crate) transactions: mpsc::Receiver<Transaction>,
+}
+
+/// How a workload proves who it is when it asks for an SVID.
+pub(crate) enum Claim {
+    /// The one-time secret.
+    Bootstrap(Bytes),
+    /// The identity of a present SVID whose key has signed.
+    Possession(SpiffeId),
+}
+
+/// What was refused without the owner.
+pub(crate) enum Refused {
+    /// A request for an SVID.
+    Sign(&'static str),
+    /// A proxy's greeting.
+    Hello(&'static str),
+}
+
+/// What a node should run.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) version: Version,
+    pub(crate) pods: Vec<Bytes>,
+}
+
+/// How everybody else speaks to the owner.
+#[derive(Clone)]
+pub(crate) struct OwnerHandle {
+    pub(crate) messages: mpsc::Sender<Message>,
+    /// `None` until there is something to run and the node has reported.
+    pub(crate) plan: watch::Receiver<Option<Arc<Plan>>>,
+}
+
+/// The owner has ended: the control plane is going down.
+#[derive(Debug, thiserror::Error)]
+#[error("the control plane is ending")]
+pub(crate) struct OwnerGone;
+
+impl OwnerHandle {
+    /// Tells; waits while the queue is full.
+    pub(crate) async fn tell(&self, message: Message) -> Result<(), OwnerGone> {
+        self.messages.send(message).await.map_err(|_| OwnerGone)
+    }
+
+    /// Asks and waits for the answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Message,
+    ) -> Result<T, OwnerGone> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(question(reply)).await?;
+        answer.await.map_err(|_| OwnerGone)
+    }
+}
+
+/// What the owner needs to know from its start.
+pub(crate) struct Setup {
+    /// Without `base` and `allocations`, which follow from sources and store.
+    pub(crate) compile: CompileOptions,
+    pub(crate) strict: bool,
+    pub(crate) versions: VersionStore,
+    pub(crate) now: fn() -> SystemTime,
+}
+
+/// Owns documents, pods and all that follows from them.
+pub(crate) struct Owner {
+    world: World,
+    version: Version,
+    /// Whether `version` is final: before the node has reported it is that of the last control plane.
+    settled: bool,
+    /// Whether `version` was made by this control plane.
+    bumped: bool,
+    head: Option<Head>,
+    documents: Documents,
+    compile: CompileOptions,
+    versions: VersionStore,
+    node: Option<Node>,
+    pods: BTreeMap<NamespacedName, PodReport>,
+    vouches: BTreeMap<NamespacedName, BootstrapSecret>,
+    sessions: Sessions,
+    plan: watch::Sender<Option<Arc<Plan>>>,
+    plan_dirty: bool,
+    inputs_dirty: bool,
+    counts: Counts,
+    started: SystemTime,
+    now: fn() -> SystemTime,
+}
+
+struct Node {
+    connection: u64,
+    name: String,
+    connected: bool,
+}
+
+impl Owner {
+    /// Builds the world from what stands on disk, or from what was accepted last, and gives the handle to it.
+    pub(crate) fn new(setup: Setup, scan: Scan) -> (Self, OwnerHandle, mpsc::Receiver<Message>) {
+        let Setup {
+            mut compile,
+            strict,
+            versions,
+            now,
+        } = setup;
+        let kept = versions.newest();
+        let head = versions.head();
+        compile.base.clone_from(&scan.base);
+        if let Some(kept) = &kept {
+            compile.allocations = kept.allocations.clone();
+        }
+        let version = head
+            .as_ref()
+            .map(|head| head.version)
+            .max(kept.as_ref().map(|kept| kept.version))
+            .unwrap_or_default();
+        let (plan, plan_seen) = watch::channel(None);
+        let mut owner = Self {
+            world: World::new(compile.clone()),
+            version,
+            settled: false,
+            bumped: false,
+            head,
+            documents: Documents::new(strict),
+            compile,
+            versions,
+            node: None,
+            pods: BTreeMap::new(),
+            vouches: BTreeMap::new(),
+            sessions: Sessions::default(),
+            plan,
+            plan_dirty: false,
+            inputs_dirty: false,
+            counts: Counts::default(),
+            started: now(),
+            now,
+        };
+        owner.start_with(scan, kept);
+        let (sender, messages) = mpsc::channel(QUEUE);
+        let handle = OwnerHandle {
+            messages: sender,
+            plan: plan_seen,
+        };
+        (owner, handle, messages)
+    }
+
+    /// Works until it is told to end or every handle is gone. Blocks its thread.
+    pub(crate) fn work(mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut goes_on = true;
+        while goes_on && let Some(message) = messages.blocking_recv() {
+            goes_on = self.take(message);
+            for _ in 1..BATCH {
+                let Ok(message) = messages.try_recv() else { break };
+                goes_on &= self.take(message);
+            }
+            self.publish();
+        }
+    }
+
+    /// Whether there is more to come.
+    fn take(&mut self, message: Message) -> bool {
+        match message {
+            Message::End => return false,
+            Message::Scanned(scan) => self.scanned(*scan),
+            Message::NodeHello(hello) => self.node_hello(hello),
+            Message::Pod(report) => self.pod(*report),
+            Message::Gone(name) => self.gone(&name),
+            Message::Vouch(name, secret) => self.vouch(name, secret),
+            Message::NodeLost { connection } => self.node_lost(connection),
+            Message::Open(opening) => self.open(*opening),
+            Message::Answer {
+                session,
+                version,
+                refused,
+            } => self.sessions.answer(session, version, refused, &mut self.counts),
+            Message::Closed { session } => self.sessions.close(session),
+            Message::Attest {
+                workload,
+                claim,
+                reply,
+            } => {
+                let verdict = self.attest(&workload, claim);
+                if let Err(refused) = &verdict {
+                    self.count_refused(&Refused::Sign(refused.reason()));
+                }
+                let _ = reply.send(verdict); // whoever asked may have gone away
+            }
+            Message::Issued {
+                workload,
+                not_after,
+                renewal,
+            } => {
+                let counter = if renewal {
+                    &mut self.counts.issued_renewal
+                } else {
+                    &mut self.counts.issued_bootstrap
+                };
+                *counter += 1;
+                self.sessions.proxy(&workload).certificate_not_after = Some(unix_seconds(not_after));
+            }
+            Message::Refused(refused) => self.count_refused(&refused),
+            Message::Status(reply) => {
+                self.publish(); // an answer holds all that was said before the question
+                let _ = reply.send(self.status());
+            }
+            Message::Dump(workload, reply) => {
+                self.publish();
+                let _ = reply.send(self.dump(workload.as_ref()));
+            }
+        }
+        true
+    }
+
+    fn count_refused(&mut self, refused: &Refused) {
+        let (counter, reason) = match *refused {
+            Refused::Sign(reason) => (&mut self.counts.sign_refused, reason),
+            Refused::Hello(reason) => (&mut self.counts.hello_refused, reason),
+        };
+        *counter.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// Takes in what a change of the world means; sent with the next [`Owner::publish`].
+    fn absorb(&mut self, update: &Update) {
+        self.inputs_dirty = true;
+        self.plan_dirty |= update.plan_changed;
+        if update.is_empty() {
+            return;
+        }
+        self.sessions.absorb(update);
+    }
+
+    /// Makes a version of what was absorbed, if it changes anything, and sends it on its way.
+    fn publish(&mut self) {
+        if self.is_telling() {
+            if !self.settled {
+                self.settle();
+            }
+            if self.sessions.is_dirty() || self.plan_dirty {
+                if !self.bumped {
+                    self.version = Version(self.version.0.saturating_add(1));
+                    self.inputs_dirty = true;
+                }
+                self.sessions.clean();
+            }
+            self.bumped = false;
+            if self.plan_dirty || self.plan.borrow().is_none() {
+                self.plan_dirty = false;
+                self.publish_plan();
+            }
+            self.admit();
+            self.sessions.send(self.version, &mut self.counts);
+        }
+        if std::mem::take(&mut self.inputs_dirty) {
+            self.keep_head();
+        }
+    }
+
+    /// Whether there is anything to tell: documents were accepted, and the node has said what runs.
+    fn is_telling(&self) -> bool {
+        self.node.is_some() && self.documents.is_accepted()
+    }
+
+    /// Decides whether the state is that of the control plane before, so that its version goes on.
+    fn settle(&mut self) {
+        self.settled = true;
+        let same = self
+            .head
+            .as_ref()
+            .is_some_and(|head| head.inputs.is_some() && head.inputs == self.inputs());
+        if !same && !self.bumped {
+            self.version = Version(self.version.0.saturating_add(1));
+        }
+        self.bumped = true; // what led here is this version
+        self.inputs_dirty = true;
+    }
+
+    /// A digest of all that the world is made of; `None` while the node has not reported.
+    fn inputs(&self) -> Option<String> {
+        self.node.as_ref()?;
+        let mut bytes = self.documents.digest()?.to_bytes().to_vec();
+        let settings = format!("{:?}", self.compile.settings);
+        bytes.extend_from_slice(&Digest::of(settings.as_bytes()).to_bytes());
+        for (name, pod) in &self.pods {
+            let spec = &pod.spec;
+            let seen = format!(
+                "{name} {} {} {} {:?} {} {:?}",
+                spec.identity, spec.template_hash, pod.address, pod.phase, pod.ready, spec.labels
+            );
+            bytes.extend_from_slice(&Digest::of(seen.as_bytes()).to_bytes());
+        }
+        Some(Digest::of(&bytes).to_string())
+    }
+
+    fn keep_head(&mut self) {
+        let head = Head {
+            version: self.version,
+            inputs: if self.settled { self.inputs() } else { None },
+        };
+        if self.head.as_ref() == Some(&head) || (!self.settled && self.head.is_some() && !self.bumped) {
+            return;
+        }
+        match self.versions.set_head(&head) {
+            Ok(()) => self.head = Some(head),
+            Err(error) => tracing::warn!(%error, "keep the number of the version"),
+        }
+    }
+
+    fn publish_plan(&mut self) {
+        let pods = self.world.plan();
+        let pods: Vec<Bytes> = pods.iter().map(to_json).collect();
+        let plan = Plan {
+            version: self.version,
+            pods,
+        };
+        self.plan.send_if_modified(|published| {
+            let same = published
+                .as_ref()
+                .is_some_and(|published| published.pods == plan.pods);
+            if !same {
+                *published = Some(Arc::new(plan));
+            }
+            !same
+        });
+    }
+}
+
+fn to_json(spec: &PodSpec) -> Bytes {
+    serde_json::to_vec(spec)
+        .expect("a pod's maps have text keys")
+        .into()
+}

@@ -1,0 +1,135 @@
+//! What the owner says of itself: status, and what a proxy is told.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bartizan_compile::{ServiceStatus as Service, WorkloadStatus as Workload};
+use bartizan_mesh::{Key, Resource};
+use bartizan_proto::v1alpha1::DumpReply;
+use bartizan_types::NamespacedName;
+
+use super::Owner;
+use crate::status::{
+    AuthorityStatus, FindingStatus, GatewayStatus, NodeStatus, ServiceStatus, Status, WorkloadStatus,
+    unix_seconds,
+};
+
+impl Owner {
+    /// What runs. The authority's part is filled in by whoever holds the authority.
+    pub(super) fn status(&self) -> Status {
+        let now = (self.now)();
+        let workloads = self.world.workloads();
+        Status {
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+            started_at: unix_seconds(self.started),
+            uptime_seconds: now.duration_since(self.started).unwrap_or_default().as_secs(),
+            version: self.version,
+            accepted_at: self.documents.accepted_at,
+            profile: self.compile.settings.profile,
+            trust_domain: self.compile.settings.trust_domain.clone(),
+            authority: AuthorityStatus::default(),
+            node: self.node.as_ref().map(|node| NodeStatus {
+                name: node.name.clone(),
+                connected: node.connected,
+            }),
+            gateways: gateways(&workloads),
+            workloads: workloads
+                .into_iter()
+                .map(|workload| self.workload(workload))
+                .collect(),
+            services: self.world.services().into_iter().map(service).collect(),
+            documents: self.documents.count,
+            refused: self.documents.refused,
+            findings: self.documents.all_findings().map(FindingStatus::from).collect(),
+            counts: self.counts.clone(),
+        }
+    }
+
+    /// What this proxy is told, or any; `None` for a proxy that is not known.
+    pub(super) fn dump(&mut self, workload: Option<&NamespacedName>) -> Option<DumpReply> {
+        let resources = match workload {
+            Some(workload) => self.world.resources_for(workload),
+            None => self.everything(),
+        };
+        if resources.is_empty() && workload.is_some() {
+            return None;
+        }
+        let resources = resources
+            .iter()
+            .map(|(key, resource)| self.sessions.upsert_of(key, resource))
+            .collect();
+        Some(DumpReply {
+            version: self.version.0,
+            resources,
+            positions: serde_json::to_vec(self.world.positions())
+                .unwrap_or_default()
+                .into(),
+        })
+    }
+
+    /// Everything that any proxy is told.
+    fn everything(&self) -> BTreeMap<Key, Arc<Resource>> {
+        self.world
+            .proxies()
+            .flat_map(|proxy| self.world.resources_for(proxy))
+            .collect()
+    }
+
+    fn workload(&self, workload: Workload) -> WorkloadStatus {
+        WorkloadStatus {
+            app: self
+                .pods
+                .get(&workload.name)
+                .and_then(|pod| pod.spec.labels.get("app").cloned()),
+            proxy: self.sessions.status_of(&workload.name),
+            name: workload.name,
+            workload: workload.workload.to_string(),
+            identity: workload.identity,
+            address: workload.address,
+            phase: workload.phase,
+            ready: workload.ready,
+            gateway: workload.gateway,
+            planned: workload.planned,
+            message: workload.message,
+            mtls: workload.mtls,
+            port_mtls: workload.port_mtls,
+            allow: workload.policies.allow,
+            deny: workload.policies.deny,
+            services: workload.services,
+            containers: workload.containers,
+            proxy_restarts: workload.proxy_restarts,
+            udp_dropped: workload.udp_dropped,
+        }
+    }
+}
+
+fn service(service: Service) -> ServiceStatus {
+    ServiceStatus {
+        name: service.name,
+        hostname: service.hostname.to_string(),
+        addresses: service.addresses,
+        alias_of: service.alias_of.map(|name| name.to_string()),
+        ports: service.ports,
+        ready: service.ready,
+        endpoints: service.endpoints,
+    }
+}
+
+fn gateways(workloads: &[Workload]) -> Vec<GatewayStatus> {
+    let mut gateways: BTreeMap<&NamespacedName, GatewayStatus> = BTreeMap::new();
+    for workload in workloads {
+        let Some(name) = &workload.gateway else { continue };
+        let status = gateways.entry(name).or_insert_with(|| GatewayStatus {
+            name: name.clone(),
+            addresses: Vec::new(),
+            ready: false,
+        });
+        status
+            .addresses
+            .extend(workload.listen.iter().map(|listen| listen.address));
+        status.addresses.sort_unstable();
+        status.addresses.dedup();
+        status.ready |= workload.ready;
+    }
+    gateways.into_values().collect()
+}

@@ -97,11 +97,14 @@ fn share<K: Ord, T: PartialEq>(new: &mut BTreeMap<K, Arc<T>>, old: &BTreeMap<K, 
     }
 }
 
+/// A key with its old and its new value.
+pub(crate) type Differing<'a, K, T> = (&'a K, Option<&'a Arc<T>>, Option<&'a Arc<T>>);
+
 /// The keys whose values differ; both maps share what is equal.
 pub(crate) fn differing<'a, K: Ord, T>(
     old: &'a BTreeMap<K, Arc<T>>,
     new: &'a BTreeMap<K, Arc<T>>,
-) -> Vec<(&'a K, Option<&'a Arc<T>>, Option<&'a Arc<T>>)> {
+) -> Vec<Differing<'a, K, T>> {
     let mut differing = Vec::new();
     for (key, value) in new {
         let before = old.get(key);

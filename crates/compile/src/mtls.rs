@@ -22,8 +22,10 @@ pub(crate) struct MtlsRules {
 /// A namespace's rules, the first by name first.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct NamespaceRules {
-    /// The mode for the whole namespace; unset inherits.
-    whole: Option<Option<MtlsMode>>,
+    /// Whether a resource speaks for the whole namespace.
+    has_whole: bool,
+    /// Its mode; unset inherits.
+    whole: Option<MtlsMode>,
     workloads: Vec<(Name, PeerAuthentication)>,
 }
 
@@ -55,7 +57,7 @@ impl MtlsRules {
             let is_root = *namespace == options.settings.root_namespace;
             let entry = rules.namespaces.entry(namespace.clone()).or_default();
             if authentication.selector.is_empty() {
-                if entry.whole.is_some() {
+                if entry.has_whole {
                     findings.push(ignored(
                         document,
                         "metadata.name",
@@ -63,7 +65,8 @@ impl MtlsRules {
                         "merge the two",
                     ));
                 } else {
-                    entry.whole = Some(authentication.mode.map(mode));
+                    entry.has_whole = true;
+                    entry.whole = authentication.mode.map(mode);
                 }
             } else if is_root {
                 findings.push(ignored(
@@ -90,7 +93,7 @@ impl MtlsRules {
         let root = &options.settings.root_namespace;
         let own = self.namespaces.get(namespace);
         for rules in [self.namespaces.get(root), own].into_iter().flatten() {
-            holds = rules.whole.flatten().unwrap_or(holds);
+            holds = rules.whole.unwrap_or(holds);
         }
         let chosen = own.and_then(|rules| {
             rules

@@ -25,10 +25,10 @@ mod tests {
     #[test]
     fn only_the_namespace_and_in_order() {
         let map: BTreeMap<_, _> = ["a/z", "b/0", "b/0a", "b/z", "ba/a", "c/a"]
-            .map(|text| (NamespacedName::parse(text).unwrap(), ()))
+            .map(|text| (NamespacedName::parse(text).unwrap(), text))
             .into();
         let found: Vec<_> = in_namespace(&map, &Name::parse("b").unwrap())
-            .map(|(name, ())| name.to_string())
+            .map(|(_, text)| *text)
             .collect();
         assert_eq!(found, ["b/0", "b/0a", "b/z"]);
     }

@@ -84,13 +84,15 @@ pub fn compile_static(documents: Vec<Document>, options: &Options) -> Result<Sta
     for document in &documents {
         if let bartizan_config::Resource::StaticProxy(proxy) = &document.resource {
             proxies.push((document.clone(), proxy.clone()));
-        } else if matches!(
+            continue;
+        }
+        let is_read = matches!(
             document.resource,
             bartizan_config::Resource::AuthorizationPolicy(_)
                 | bartizan_config::Resource::PeerAuthentication(_)
-        ) {
-            continue;
-        } else if !matches!(document.resource, bartizan_config::Resource::Namespace) {
+                | bartizan_config::Resource::Namespace
+        );
+        if !is_read {
             let what = format!(
                 "{} has no meaning for a proxy without a control plane",
                 document.reference
@@ -161,7 +163,17 @@ impl Compiler<'_> {
                 );
             }
         };
+        let mut ports = BTreeSet::new();
         for (index, inbound) in self.proxy.inbound.iter().enumerate() {
+            if !ports.insert(inbound.listen.port()) {
+                // Policies and modes know the workload's ports by their number.
+                let what = format!("two inbound listeners have port {}", inbound.listen.port());
+                let path = format!("spec.inbound[{index}].listen");
+                findings.push(
+                    self.document
+                        .finding(codes::NOT_STATIC, Severity::Error, &path, what),
+                );
+            }
             take(
                 inbound.listen,
                 format!("spec.inbound[{index}].listen"),
@@ -362,14 +374,17 @@ impl Compiler<'_> {
     }
 }
 
-/// The name of the service that stands for a listen address: `to-127.0.0.1` beside the workload.
+/// The name of the service that stands for a listen address: `to-127-0-0-1` beside the workload.
 fn service_name(
     workload: &NamespacedName,
     address: IpAddr,
     options: &Options,
 ) -> Option<(NamespacedName, Hostname)> {
-    let text = address.to_string().replace([':', '.'], "-");
-    let name = Name::parse(&format!("to-{}", text.trim_matches('-'))).ok()?;
+    let text = match address {
+        IpAddr::V4(address) => address.to_string().replace('.', "-"),
+        IpAddr::V6(address) => address.segments().map(|segment| format!("{segment:x}")).join("-"),
+    };
+    let name = Name::parse(&format!("to-{text}")).ok()?;
     let name = NamespacedName::new(workload.namespace.clone(), name);
     let hostname = crate::services::full_name(&name, options)?;
     Some((name, hostname))

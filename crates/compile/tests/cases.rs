@@ -245,6 +245,7 @@ fn run_case(given: &str, case: &Case) -> Vec<String> {
     problems
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the harness passes it so")]
 fn run(path: &Path, text: String) -> datatest_stable::Result<()> {
     let table: Table = serde_saphyr::from_str(&text)?;
     assert!(!table.cases.is_empty(), "{}: no cases", path.display());

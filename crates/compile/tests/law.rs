@@ -1,6 +1,12 @@
 //! The law of the room: after any history a world tells every proxy what a fresh world of the same state would tell it,
 //! and the changes that were sent on the way add up to exactly that.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test: literals that parse, and indices by remainder"
+)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
@@ -115,6 +121,7 @@ impl Part {
         }
     }
 
+    #[expect(clippy::too_many_lines, reason = "one kind of document after the other")]
     fn write(&self, text: &mut String) {
         let selector = |label: &Option<u8>| {
             label.map_or(String::new(), |label| {
@@ -385,8 +392,7 @@ proptest! {
                 }
                 Step::Stranger { name, label, account, ready } => {
                     let name = NamespacedName::parse(&format!("shop/run-{name}")).unwrap();
-                    let template = World::new(options(profile));
-                    let mut template = template;
+                    let mut template = World::new(options(profile));
                     let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{ name: {}, namespace: shop, labels: {{ l: l{label} }} }}\nspec: {{ serviceAccountName: a{account}, containers: [{{ name: c, command: [run] }}] }}", name.name);
                     let mut all = read(&SourceFile::new("run.yaml", text.as_str())).documents;
                     all.extend(folder(&[]));

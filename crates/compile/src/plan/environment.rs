@@ -111,34 +111,18 @@ impl Context<'_> {
             Written::Field(FieldReference::PodIp) => return Some(EnvironmentValue::PodAddress),
             Written::Field(field) => self.field(replica, field),
             Written::ConfigMapKey(reference) => {
+                let path = format!("{path}.valueFrom.configMapKeyRef");
                 let map = self.library.config_map(&replica.object(&reference.name));
-                let found = map.map(|map| map.data.get(&reference.key).map(String::as_str));
-                self.key(
-                    "ConfigMap",
-                    reference,
-                    found,
-                    &format!("{path}.valueFrom.configMapKeyRef"),
-                    findings,
-                )?
+                let value = map.and_then(|map| map.data.get(&reference.key));
+                let found = Found::of(map.is_some(), value.map(String::as_bytes));
+                self.key("ConfigMap", reference, &found, &path, findings)?
             }
             Written::SecretKey(reference) => {
                 let path = format!("{path}.valueFrom.secretKeyRef");
                 let secret = self.library.secret(&replica.object(&reference.name));
-                let found = match secret.map(|secret| secret.data.get(&reference.key)) {
-                    None => None,
-                    Some(None) => Some(None),
-                    Some(Some(value)) => {
-                        let text = std::str::from_utf8(value.expose())
-                            .ok()
-                            .filter(|text| !text.contains('\0'));
-                        if text.is_none() {
-                            findings.push(self.not_text("Secret", &reference.name, &reference.key, &path));
-                            return None;
-                        }
-                        Some(text)
-                    }
-                };
-                self.key("Secret", reference, found, &path, findings)?
+                let value = secret.and_then(|secret| secret.data.get(&reference.key));
+                let found = Found::of(secret.is_some(), value.map(|value| value.expose().as_slice()));
+                self.key("Secret", reference, &found, &path, findings)?
             }
         };
         // A `$` from a document's own value is expanded later; one from a ConfigMap or a field is literal in Kubernetes.
@@ -150,25 +134,35 @@ impl Context<'_> {
         }))
     }
 
-    /// The key's value. The outer option is the object, the inner one the key.
+    /// The key's value, where it is text.
     fn key(
         &self,
         kind: &str,
         reference: &KeyReference,
-        found: Option<Option<&str>>,
+        found: &Found<'_>,
         path: &str,
         findings: &mut Vec<Finding>,
     ) -> Option<String> {
-        match found {
-            Some(Some(text)) => return Some(text.to_owned()),
-            _ if reference.optional => {}
-            Some(None) => findings.push(self.missing(
+        let missing = match found {
+            Found::Value(bytes) => {
+                let text = std::str::from_utf8(bytes)
+                    .ok()
+                    .filter(|text| !text.contains('\0'));
+                if text.is_none() {
+                    findings.push(self.not_text(kind, &reference.name, &reference.key, path));
+                }
+                return text.map(str::to_owned);
+            }
+            Found::NoKey => self.missing(
                 kind,
                 &reference.name,
                 Some(&reference.key),
                 &format!("{path}.key"),
-            )),
-            None => findings.push(self.missing(kind, &reference.name, None, &format!("{path}.name"))),
+            ),
+            Found::NoObject => self.missing(kind, &reference.name, None, &format!("{path}.name")),
+        };
+        if !reference.optional {
+            findings.push(missing);
         }
         None
     }
@@ -208,6 +202,23 @@ impl Context<'_> {
         self.document
             .finding(codes::MISSING_CONFIG, Severity::Error, path, what)
             .help("mount it as a file instead")
+    }
+}
+
+/// What was found of a key of an object.
+enum Found<'a> {
+    NoObject,
+    NoKey,
+    Value(&'a [u8]),
+}
+
+impl<'a> Found<'a> {
+    fn of(object_exists: bool, value: Option<&'a [u8]>) -> Self {
+        match value {
+            Some(value) => Self::Value(value),
+            None if object_exists => Self::NoKey,
+            None => Self::NoObject,
+        }
     }
 }
 

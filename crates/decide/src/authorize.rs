@@ -214,3 +214,7 @@ impl Local {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "authorize_tests.rs"]
+mod tests;

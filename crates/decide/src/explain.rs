@@ -295,10 +295,9 @@ fn condition_texts<H: Headers + ?Sized>(
 
 fn half_of<T>(matcher: &Matcher<T>, half: Half) -> &[T] {
     match half {
-        Half::Excluded => &matcher.none,
-        Half::Wanted => &matcher.any,
         Half::OnlyHttp if matcher.any.is_empty() => &matcher.none,
-        Half::OnlyHttp => &matcher.any,
+        Half::Excluded => &matcher.none,
+        Half::Wanted | Half::OnlyHttp => &matcher.any,
     }
 }
 
@@ -363,7 +362,12 @@ fn allow_policy(view: &View, facts: &ConnectionFacts<'_>, operation: Option<(&st
         Peer::Plaintext => format!("ipBlocks: [{}]", quoted(&facts.source.to_string())),
     };
     let port = facts.destination.port();
+    let is_literal = |path: &str| !path.starts_with('*') && !path.ends_with('*') && !path.contains('{');
     let operation = match operation {
+        // A path that a policy would read as a pattern must not become one by being copied.
+        Some((_, path)) if !path.is_empty() && !is_literal(path) => {
+            return format!("# no policy can allow exactly the path {}\n", quoted(path));
+        }
         Some((method, path)) if !path.is_empty() => format!(
             "ports: [\"{port}\"], methods: [{}], paths: [{}]",
             quoted(method),
@@ -476,3 +480,7 @@ impl fmt::Display for Explanation {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

@@ -41,3 +41,7 @@ pub fn judge_again_connection(old: &Engine, new: &Engine, facts: &ConnectionFact
     }
     authorize_connection(new, facts)
 }
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

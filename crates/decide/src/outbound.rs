@@ -193,3 +193,7 @@ fn addresses_of(snapshot: &Snapshot, service: &Service) -> Vec<IpAddr> {
         .map(|endpoint| endpoint.address)
         .collect()
 }
+
+#[cfg(test)]
+#[path = "outbound_tests.rs"]
+mod tests;

@@ -154,9 +154,8 @@ fn only_meaning(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
     let mut has_escape = false;
     for byte in path.bytes() {
         match class(byte) {
-            Class::Plain | Class::Wide | Class::Dot => {}
             Class::Slash if before == b'/' => return Err(Ambiguous::EmptySegment),
-            Class::Slash => {}
+            Class::Plain | Class::Wide | Class::Dot | Class::Slash => {}
             Class::Percent => has_escape = true,
             Class::Backslash => return Err(Ambiguous::Slash),
             Class::Semicolon => return Err(Ambiguous::Parameter),

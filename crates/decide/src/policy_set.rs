@@ -23,7 +23,7 @@ pub(crate) struct PolicySet {
     tcp: Indexes,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Indexes {
     deny: RuleIndex,
     allow: RuleIndex,
@@ -151,15 +151,6 @@ impl PolicySet {
         Indexes {
             deny: of(Action::Deny),
             allow: of(Action::Allow),
-        }
-    }
-}
-
-impl Default for Indexes {
-    fn default() -> Self {
-        Self {
-            deny: RuleIndex::default(),
-            allow: RuleIndex::default(),
         }
     }
 }

@@ -78,8 +78,10 @@ fn to(operation: Operation) -> Rule {
     }
 }
 
-/// Rules that cannot match the request, each kind told apart by another field.
-fn kinds() -> Vec<(&'static str, Box<dyn Fn(usize) -> Rule>)> {
+/// Rules that cannot match the request, told apart from each other by a field, by their number.
+type Kind = (&'static str, Box<dyn Fn(usize) -> Rule>);
+
+fn kinds() -> Vec<Kind> {
     let path = |pattern: String| {
         to(Operation {
             paths: any([PathMatch::Text(text(&pattern))]),
@@ -229,7 +231,7 @@ fn rules_for_tcp_are_found_by_port_and_identity() {
         .from,
         to: to(Operation {
             ports: any([Port::new(1 + at % 5_000).unwrap()]),
-            methods: if at % 2 == 0 {
+            methods: if at.is_multiple_of(2) {
                 any([text("PUT")])
             } else {
                 Matcher::default()

@@ -51,3 +51,24 @@ pub fn retry(tries: u32, most: u32, failure: Failure) -> Retry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_provably_not_processed_is_sent_again() {
+        for failure in [
+            Failure::Connect,
+            Failure::RefusedStream,
+            Failure::GoawayBeforeStream,
+            Failure::ClosedUnwritten,
+        ] {
+            assert_eq!(retry(1, 3, failure), Retry::Again);
+            assert_eq!(retry(2, 3, failure), Retry::Again);
+            assert_eq!(retry(3, 3, failure), Retry::Stop(Stop::Limit));
+            assert_eq!(retry(1, 0, failure), Retry::Stop(Stop::Limit));
+        }
+        assert_eq!(retry(1, 3, Failure::Sent), Retry::Stop(Stop::MayBeProcessed));
+    }
+}

@@ -153,3 +153,7 @@ fn without_port(authority: &str) -> &str {
 fn reply(status: u16, reason: &'static str) -> Plan<'static> {
     Plan::Reply(Reply { status, reason })
 }
+
+#[cfg(test)]
+#[path = "route/tests.rs"]
+mod tests;

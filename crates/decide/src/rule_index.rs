@@ -73,7 +73,7 @@ impl RuleIndex {
             .collect();
         // Rules with many values in many fields would be copied for every combination: that has an end.
         let mut copies_left = 100_000 + rules.len() * 64;
-        divide(rules, &dimensions, &mut copies_left)
+        divide(&rules, &dimensions, &mut copies_left)
     }
 
     /// Calls `candidate` with the number of each rule that can match until it gives `true`. A number may come twice.
@@ -160,9 +160,12 @@ impl Branch {
     }
 }
 
-fn divide(rules: Vec<(u32, &Rule)>, dimensions: &[Dimension], copies_left: &mut usize) -> RuleIndex {
+/// Rules by the values that they are filed under.
+type Places<'r> = HashMap<FiledKey, Vec<(u32, &'r Rule)>, FieldHashing>;
+
+fn divide(rules: &[(u32, &Rule)], dimensions: &[Dimension], copies_left: &mut usize) -> RuleIndex {
     if rules.len() <= SMALL || dimensions.is_empty() {
-        return leaf(&rules);
+        return leaf(rules);
     }
     let filed: Vec<Vec<(Dimension, BTreeSet<FiledKey>)>> = rules
         .iter()
@@ -180,7 +183,7 @@ fn divide(rules: Vec<(u32, &Rule)>, dimensions: &[Dimension], copies_left: &mut 
         }
     }
     let mut always = Vec::new();
-    let mut places: Vec<(Dimension, HashMap<FiledKey, Vec<(u32, &Rule)>, FieldHashing>)> = dimensions
+    let mut places: Vec<(Dimension, Places<'_>)> = dimensions
         .iter()
         .map(|dimension| (*dimension, HashMap::default()))
         .collect();
@@ -224,7 +227,7 @@ fn divide(rules: Vec<(u32, &Rule)>, dimensions: &[Dimension], copies_left: &mut 
                 dimension,
                 children: merged
                     .into_iter()
-                    .map(|(key, rules)| (key, divide(rules, &others, copies_left)))
+                    .map(|(key, rules)| (key, divide(&rules, &others, copies_left)))
                     .collect(),
                 prefix_lengths: lengths.into_iter().collect(),
             }

@@ -211,16 +211,12 @@ impl Snapshot {
 
     /// `cart.shop` of `cart.shop.svc.cluster.local` and of `cart.shop.svc`.
     fn within_cluster<'a>(&self, name: &'a str) -> &'a str {
-        let name = self
-            .settings
-            .as_ref()
-            .and_then(|settings| {
-                name.strip_suffix(settings.cluster_domain.as_str())?
-                    .strip_suffix('.')
-            })
-            .filter(|name| name.ends_with(".svc"))
-            .unwrap_or(name);
-        name.strip_suffix(".svc").unwrap_or(name)
+        let in_domain = self.settings.as_ref().and_then(|settings| {
+            name.strip_suffix(settings.cluster_domain.as_str())?
+                .strip_suffix('.')?
+                .strip_suffix(".svc")
+        });
+        in_domain.or_else(|| name.strip_suffix(".svc")).unwrap_or(name)
     }
 
     fn upsert(&mut self, resource: &Arc<Resource>) {

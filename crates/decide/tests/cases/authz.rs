@@ -193,9 +193,8 @@ pub(crate) fn run(file: &Path) -> datatest_stable::Result<()> {
 }
 
 fn check(engine: &Engine, local: &NamespacedName, case: &Case) -> Result<(), Failure> {
-    let request = match (&case.http, &case.tcp) {
-        (Some(request), None) | (None, Some(request)) => request,
-        _ => return Err("a case is `http` or `tcp`".into()),
+    let ((Some(request), None) | (None, Some(request))) = (&case.http, &case.tcp) else {
+        return Err("a case is `http` or `tcp`".into());
     };
     let peer = match &request.from {
         Some(id) => Peer::Authenticated(SpiffeId::parse(&format!("spiffe://{id}"))?),

@@ -3,9 +3,6 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bartizan_decide::{
-    ConnectionFacts, Engine, HttpFacts, Reason, authorize_http, authorize_tcp, explain_http, explain_tcp,
-};
 use bartizan_mesh::{
     Action, Condition, Matcher, MtlsMode, Operation, PathMatch, PathRule, Policy, Profile, Resource, Rule,
     Settings, Snapshot, Source, Transaction, View,
@@ -17,6 +14,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use regex::Regex;
 
+use crate::{
+    ConnectionFacts, Engine, HttpFacts, Reason, authorize_http, authorize_tcp, explain_http, explain_tcp,
+};
+
 /// The model: regular expressions on whole texts, every rule in turn.
 mod model {
     use super::*;
@@ -26,9 +27,11 @@ mod model {
         pub(super) source: IpAddr,
         pub(super) destination: SocketAddr,
         pub(super) sni: Option<&'a str>,
-        /// Method, host, path, headers.
-        pub(super) http: Option<(&'a str, Option<&'a str>, &'a str, &'a [(String, String)])>,
+        pub(super) http: Option<Request<'a>>,
     }
+
+    /// Method, host, path, headers.
+    type Request<'a> = (&'a str, Option<&'a str>, &'a str, &'a [(String, String)]);
 
     #[derive(PartialEq, Debug)]
     pub(super) enum Decision {
@@ -179,7 +182,9 @@ mod model {
     fn present_or(wanted: &StringMatch, found: Option<&str>) -> bool {
         match wanted {
             StringMatch::Present => found.is_some(),
-            _ => found.is_some_and(|found| whole(&text_regex(wanted), found)),
+            StringMatch::Exact(_) | StringMatch::Prefix(_) | StringMatch::Suffix(_) => {
+                found.is_some_and(|found| whole(&text_regex(wanted), found))
+            }
         }
     }
 

@@ -1,0 +1,183 @@
+//! What an explanation says, and that the change it proposes is one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use bartizan_mesh::{Operation, PathMatch, Resource, Snapshot, Source, Transaction};
+use bartizan_types::{Labels, SpiffeId, StringMatch, Version};
+
+use super::*;
+use crate::facts::NoHeaders;
+
+fn name(text: &str) -> NamespacedName {
+    NamespacedName::parse(text).unwrap()
+}
+
+fn engine(policies: Vec<Policy>, mtls: MtlsMode) -> Engine {
+    let view = Resource::View(View {
+        workload: name("here/app-0"),
+        identity: SpiffeId::parse("spiffe://cluster.local/ns/here/sa/app").unwrap(),
+        labels: Labels::from([("app".to_owned(), "app".to_owned())]),
+        policies: policies.iter().map(|policy| policy.name.clone()).collect(),
+        mtls,
+        inbound: Vec::new(),
+        gateway: None,
+    });
+    Engine::build(Arc::new(Snapshot::default().apply(&Transaction {
+        version: Version(1),
+        upserts: policies.into_iter().map(Resource::Policy).chain([view]).collect(),
+        removals: Vec::new(),
+    })))
+}
+
+fn explained(engine: &Engine, peer: &Peer, method: &str, target: &str) -> Explanation {
+    explain_http(
+        engine,
+        &HttpFacts {
+            connection: ConnectionFacts {
+                local: &name("here/app-0"),
+                peer,
+                source: IpAddr::from([10, 66, 0, 1]),
+                destination: SocketAddr::from(([10, 66, 0, 2], 8080)),
+                sni: None,
+            },
+            method,
+            authority: Some("app"),
+            target,
+            headers: &NoHeaders,
+        },
+    )
+}
+
+fn only(text: &str) -> Matcher<StringMatch> {
+    Matcher {
+        any: vec![StringMatch::parse(text)],
+        none: Vec::new(),
+    }
+}
+
+fn ingest() -> Policy {
+    Policy {
+        name: name("here/ingest"),
+        action: Action::Allow,
+        rules: vec![Rule {
+            from: vec![Source {
+                principals: only("cluster.local/ns/a/sa/processor"),
+                ..Source::default()
+            }],
+            to: vec![Operation {
+                methods: only("POST"),
+                paths: Matcher {
+                    any: vec![PathMatch::Text(StringMatch::parse("/v1/ingest/*"))],
+                    none: Vec::new(),
+                },
+                ..Operation::default()
+            }],
+            when: Vec::new(),
+        }],
+    }
+}
+
+#[test]
+fn a_denial_names_the_field_and_the_change() {
+    let peer = Peer::Authenticated(SpiffeId::parse("spiffe://cluster.local/ns/a/sa/query").unwrap());
+    let explanation = explained(
+        &engine(vec![ingest()], MtlsMode::Strict),
+        &peer,
+        "POST",
+        "/v1/ingest/%22x%22?q",
+    );
+    assert_eq!(
+        explanation.to_string(),
+        "denied: no rule of an ALLOW policy matched\n\
+         path as policies see it: /v1/ingest/\"x\"\n\
+         ALLOW here/ingest\n\
+         \x20 rules[0] does not match\n\
+         \x20   rules[0].from[0].source.principals: no wanted value matches: wanted \
+         [cluster.local/ns/a/sa/processor], found cluster.local/ns/a/sa/query\n\
+         what would let it pass:\n\
+         apiVersion: security.istio.io/v1\n\
+         kind: AuthorizationPolicy\n\
+         metadata: { name: allow-app-0, namespace: here }\n\
+         spec:\n\
+         \x20 selector: { matchLabels: { app: \"app\" } }\n\
+         \x20 action: ALLOW\n\
+         \x20 rules:\n\
+         \x20 - from:\n\
+         \x20   - source: { principals: [\"cluster.local/ns/a/sa/query\"] }\n\
+         \x20   to:\n\
+         \x20   - operation: { ports: [\"8080\"], methods: [\"POST\"], paths: [\"/v1/ingest/\\\"x\\\"\"] }\n"
+    );
+    let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(
+        json.pointer("/policies/0/rules/0/failed/0/field").unwrap(),
+        "rules[0].from[0].source.principals"
+    );
+}
+
+#[test]
+fn a_deny_rule_is_named_to_be_narrowed_and_plaintext_gets_its_own_advice() {
+    let deny = Policy {
+        name: name("here/deny"),
+        action: Action::Deny,
+        rules: vec![Rule::default()],
+    };
+    let explanation = explained(
+        &engine(vec![deny], MtlsMode::Permissive),
+        &Peer::Plaintext,
+        "GET",
+        "/",
+    );
+    assert_eq!(
+        explanation.change.as_deref(),
+        Some("# narrow or remove rules[0] of AuthorizationPolicy `here/deny`\n")
+    );
+    let explanation = explained(
+        &engine(vec![ingest()], MtlsMode::Strict),
+        &Peer::Plaintext,
+        "GET",
+        "/",
+    );
+    assert!(explanation.change.unwrap().contains("kind: PeerAuthentication"));
+    let explanation = explained(
+        &engine(vec![ingest()], MtlsMode::Permissive),
+        &Peer::Plaintext,
+        "GET",
+        "//",
+    );
+    assert!(!explanation.allowed && explanation.canonical_path.is_none());
+    assert!(explanation.change.unwrap().contains("plain form"));
+}
+
+#[test]
+fn long_lists_are_cut() {
+    let mut policy = ingest();
+    policy.rules[0].from[0].principals.any = (0..100)
+        .map(|at| StringMatch::parse(&format!("cluster.local/ns/a/sa/s{at}")))
+        .collect();
+    let explanation = explained(
+        &engine(vec![policy], MtlsMode::Permissive),
+        &Peer::Plaintext,
+        "GET",
+        "/",
+    );
+    let wanted = &explanation.policies[0].rules[0].failed[0].wanted;
+    assert_eq!(
+        (wanted.len(), wanted.last().map(String::as_str)),
+        (17, Some("and 84 more"))
+    );
+}
+
+#[test]
+fn a_path_that_reads_as_a_pattern_is_not_proposed() {
+    let peer = Peer::Authenticated(SpiffeId::parse("spiffe://cluster.local/ns/a/sa/query").unwrap());
+    for target in ["/*", "/v1/{**}"] {
+        let change = explained(&engine(vec![ingest()], MtlsMode::Strict), &peer, "GET", target)
+            .change
+            .unwrap();
+        assert!(
+            change.starts_with("# no policy can allow exactly the path"),
+            "{change}"
+        );
+    }
+}

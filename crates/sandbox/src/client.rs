@@ -14,7 +14,8 @@ use crate::channel;
 use crate::error::SandboxError;
 use crate::message::{Answer, Ask, Command, ContainerAsk, Refusal, Request, Say};
 use crate::spec::{
-    ContainerSpec, ExecSpec, ExitStatus, Options, PodCounters, PodSockets, PodSpec, ProcessId, ProxySpec, VolumeFile,
+    ContainerSpec, ExecSpec, ExitStatus, Options, PodCounters, PodSockets, PodSpec, ProcessId, ProxySpec,
+    VolumeFile,
 };
 use crate::sys;
 
@@ -69,21 +70,43 @@ impl Sandbox {
     pub async fn start(options: Options) -> Result<(Self, mpsc::UnboundedReceiver<Event>), SandboxError> {
         let (ours, theirs) = channel::pair().map_err(|e| SandboxError::io("make the control socket", e))?;
         let mut command = std::process::Command::new("/proc/self/exe");
-        command.args(&options.init_arguments).stdin(Stdio::null()).stdout(Stdio::null());
+        command
+            .args(&options.init_arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null());
         let child = sys::spawn_inheriting(&mut command, theirs.as_fd())
             .map_err(|e| SandboxError::io("start the sandbox's first process", e))?;
         drop(theirs);
 
-        let shared = Arc::new(Shared { socket: ours, waiting: Mutex::default() });
+        let shared = Arc::new(Shared {
+            socket: ours,
+            waiting: Mutex::default(),
+        });
         let (events, receiver) = mpsc::unbounded_channel();
         let reader = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("sandbox-events".into())
             .spawn(move || reader.read(child, &events))
             .map_err(|e| SandboxError::io("start the thread for the sandbox's events", e))?;
-        let sandbox = Self { inner: Arc::new(Inner { shared }) };
-        let Options { scratch, unlink, masked, .. } = options;
-        sandbox.ask(Ask::Start { scratch, unlink, masked }, &[]).await?;
+        let sandbox = Self {
+            inner: Arc::new(Inner { shared }),
+        };
+        let Options {
+            scratch,
+            unlink,
+            masked,
+            ..
+        } = options;
+        sandbox
+            .ask(
+                Ask::Start {
+                    scratch,
+                    unlink,
+                    masked,
+                },
+                &[],
+            )
+            .await?;
         Ok((sandbox, receiver))
     }
 
@@ -102,11 +125,27 @@ impl Sandbox {
 
     /// Starts a proxy in a pod's network. Returns when its program runs.
     pub async fn spawn_proxy(&self, spec: ProxySpec) -> Result<ProcessId, SandboxError> {
-        let ProxySpec { pod, argv, env, descriptors, stdout, stderr } = spec;
+        let ProxySpec {
+            pod,
+            argv,
+            env,
+            descriptors,
+            stdout,
+            stderr,
+        } = spec;
         let numbers = descriptors.iter().map(|(number, _)| *number).collect();
         let mut passed = vec![stdout.as_fd(), stderr.as_fd()];
         passed.extend(descriptors.iter().map(|(_, descriptor)| descriptor.as_fd()));
-        self.process(Ask::Proxy { pod, argv, env, numbers }, &passed).await
+        self.process(
+            Ask::Proxy {
+                pod,
+                argv,
+                env,
+                numbers,
+            },
+            &passed,
+        )
+        .await
     }
 
     /// Starts a container in a pod. Returns when its program runs.
@@ -114,14 +153,19 @@ impl Sandbox {
         let ask = ContainerAsk {
             pod: spec.pod,
             name: spec.name,
-            command: Command { argv: spec.argv, env: spec.env, working_directory: spec.working_directory },
+            command: Command {
+                argv: spec.argv,
+                env: spec.env,
+                working_directory: spec.working_directory,
+            },
             run_as_user: spec.run_as_user,
             run_as_group: spec.run_as_group,
             read: spec.read,
             write: spec.write,
             volumes: spec.volumes,
         };
-        self.process(Ask::Container(ask), &[spec.stdout.as_fd(), spec.stderr.as_fd()]).await
+        self.process(Ask::Container(ask), &[spec.stdout.as_fd(), spec.stderr.as_fd()])
+            .await
     }
 
     /// Starts a command in a running container.
@@ -129,10 +173,18 @@ impl Sandbox {
         let ask = Ask::Exec {
             pod: spec.pod,
             container: spec.container,
-            command: Command { argv: spec.argv, env: spec.env, working_directory: spec.working_directory },
+            command: Command {
+                argv: spec.argv,
+                env: spec.env,
+                working_directory: spec.working_directory,
+            },
             terminal: spec.terminal,
         };
-        self.process(ask, &[spec.stdin.as_fd(), spec.stdout.as_fd(), spec.stderr.as_fd()]).await
+        self.process(
+            ask,
+            &[spec.stdin.as_fd(), spec.stdout.as_fd(), spec.stderr.as_fd()],
+        )
+        .await
     }
 
     /// Connects from inside a pod, past its proxy and policy: for probes.
@@ -145,9 +197,21 @@ impl Sandbox {
         to: SocketAddrV4,
         timeout: Duration,
     ) -> Result<tokio::net::TcpStream, SandboxError> {
-        let failed = |error: std::io::Error| SandboxError::io(format!("connect to {to} in pod `{pod}`"), error);
-        let (_, sockets) = self.ask(Ask::OpenSocket { pod: pod.to_owned(), to }, &[]).await?;
-        let socket = sockets.into_iter().next().ok_or_else(|| unexpected("open a socket"))?;
+        let failed =
+            |error: std::io::Error| SandboxError::io(format!("connect to {to} in pod `{pod}`"), error);
+        let (_, sockets) = self
+            .ask(
+                Ask::OpenSocket {
+                    pod: pod.to_owned(),
+                    to,
+                },
+                &[],
+            )
+            .await?;
+        let socket = sockets
+            .into_iter()
+            .next()
+            .ok_or_else(|| unexpected("open a socket"))?;
         let stream = tokio::net::TcpStream::from_std(socket.into()).map_err(failed)?;
         tokio::time::timeout(timeout, stream.writable())
             .await
@@ -184,14 +248,27 @@ impl Sandbox {
 
     /// Replaces the files of a [`crate::VolumeContent::Files`] volume; files that are not named any more go.
     /// Each file changes at once; running containers see it.
-    pub async fn write_volume(&self, pod: &str, volume: &str, files: Vec<VolumeFile>) -> Result<(), SandboxError> {
-        self.done(Ask::WriteVolume { pod: pod.to_owned(), volume: volume.to_owned(), files }).await
+    pub async fn write_volume(
+        &self,
+        pod: &str,
+        volume: &str,
+        files: Vec<VolumeFile>,
+    ) -> Result<(), SandboxError> {
+        self.done(Ask::WriteVolume {
+            pod: pod.to_owned(),
+            volume: volume.to_owned(),
+            files,
+        })
+        .await
     }
 
     /// Ends everything inside now, as dropping the last clone does. [`Event::Ended`] follows when it is gone.
     pub fn kill(&self) {
         // A socket that is already shut down is what was wanted.
-        let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.inner.shared.socket), Shutdown::Both);
+        let _ = shutdown(
+            std::os::fd::AsRawFd::as_raw_fd(&self.inner.shared.socket),
+            Shutdown::Both,
+        );
     }
 
     async fn done(&self, ask: Ask) -> Result<(), SandboxError> {
@@ -222,12 +299,19 @@ impl Sandbox {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.shared.socket), Shutdown::Both);
+        let _ = shutdown(
+            std::os::fd::AsRawFd::as_raw_fd(&self.shared.socket),
+            Shutdown::Both,
+        );
     }
 }
 
 impl Shared {
-    fn submit(&self, ask: Ask, descriptors: &[BorrowedFd<'_>]) -> Result<oneshot::Receiver<Reply>, SandboxError> {
+    fn submit(
+        &self,
+        ask: Ask,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<oneshot::Receiver<Reply>, SandboxError> {
         let failed = |error: std::io::Error| SandboxError::io("ask the sandbox", error);
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.ended {
@@ -258,7 +342,12 @@ impl Shared {
             };
             match serde_json::from_slice(&body) {
                 Ok(Say::Answer { id, answer }) => {
-                    let caller = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).callers.remove(&id);
+                    let caller = self
+                        .waiting
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .callers
+                        .remove(&id);
                     if let Some(caller) = caller {
                         let _ = caller.send(answer.map(|answer| (answer, descriptors)));
                     }

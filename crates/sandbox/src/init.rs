@@ -58,12 +58,35 @@ fn outer(control: i32) -> io::Result<i32> {
     let _ = setsid();
     sys::close_from(3, &[control])?;
     let control = sys::duplicate_above(sys::own(control).as_fd(), 3)?;
-    let Some((request, _)) = receive(control.as_fd())? else { return Ok(0) };
-    let Ask::Start { scratch, unlink, masked } = request.ask else {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the first request must be to start"));
+    let Some((request, _)) = receive(control.as_fd())? else {
+        return Ok(0);
     };
-    let start = Start { id: request.id, scratch, masked };
-    let refuse = |refusal| say(control.as_fd(), &Say::Answer { id: request.id, answer: Err(refusal) }, &[]);
+    let Ask::Start {
+        scratch,
+        unlink,
+        masked,
+    } = request.ask
+    else {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the first request must be to start",
+        ));
+    };
+    let start = Start {
+        id: request.id,
+        scratch,
+        masked,
+    };
+    let refuse = |refusal| {
+        say(
+            control.as_fd(),
+            &Say::Answer {
+                id: request.id,
+                answer: Err(refusal),
+            },
+            &[],
+        )
+    };
     if let Err(problem) = enter_namespaces() {
         refuse(Refusal::Host(vec![problem]))?;
         return Ok(1);
@@ -78,7 +101,7 @@ fn outer(control: i32) -> io::Result<i32> {
             return Ok(1);
         }
     };
-    watch(control, &children, inner, &unlink)
+    watch(&control, &children, inner, &unlink)
 }
 
 struct Start {
@@ -110,17 +133,26 @@ fn map_user(inside_user: u32, outside_user: u32, inside_group: u32, outside_grou
         _ => {}
     }
     fs::write("/proc/self/uid_map", format!("{inside_user} {outside_user} 1\n"))?;
-    fs::write("/proc/self/gid_map", format!("{inside_group} {outside_group} 1\n"))
+    fs::write(
+        "/proc/self/gid_map",
+        format!("{inside_group} {outside_group} 1\n"),
+    )
 }
 
 /// Keeps mounts that are made from now on out of other mount namespaces, and theirs out of this one.
 fn private_mounts() -> io::Result<()> {
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    mount(
+        None::<&str>,
+        "/",
+        None::<&str>,
+        MsFlags::MS_REC | MsFlags::MS_PRIVATE,
+        None::<&str>,
+    )?;
     Ok(())
 }
 
 /// Waits for the supervisor's or the inner process's end. When the supervisor is gone, unlinks what the host can see.
-fn watch(control: OwnedFd, children: &SigSet, inner: Pid, unlink: &[PathBuf]) -> io::Result<i32> {
+fn watch(control: &OwnedFd, children: &SigSet, inner: Pid, unlink: &[PathBuf]) -> io::Result<i32> {
     const GRACE: Duration = Duration::from_secs(2);
     let signals = SignalFd::with_flags(children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
     let mut deadline: Option<Instant> = None;
@@ -142,7 +174,10 @@ fn watch(control: OwnedFd, children: &SigSet, inner: Pid, unlink: &[PathBuf]) ->
             deadline = Some(Instant::now() + GRACE);
         }
         while let Ok(Some(_)) = signals.read_signal() {}
-        let ended = !matches!(waitpid(inner, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive));
+        let ended = !matches!(
+            waitpid(inner, Some(WaitPidFlag::WNOHANG)),
+            Ok(WaitStatus::StillAlive)
+        );
         if ended {
             break;
         }
@@ -167,7 +202,9 @@ fn is_hung_up(control: BorrowedFd<'_>) -> bool {
 
 /// Unlinks a socket or symbolic link, or the sockets of a directory. What cannot be removed stays: nobody is left to tell.
 fn remove_sockets(path: &Path) {
-    let Ok(metadata) = fs::symlink_metadata(path) else { return };
+    let Ok(metadata) = fs::symlink_metadata(path) else {
+        return;
+    };
     if metadata.is_dir() {
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_socket()) {
@@ -182,7 +219,14 @@ fn remove_sockets(path: &Path) {
 /// PID 1 of the sandbox.
 fn inner(control: &OwnedFd, start: &Start) -> i32 {
     let refuse = |refusal| {
-        let _ = say(control.as_fd(), &Say::Answer { id: start.id, answer: Err(refusal) }, &[]);
+        let _ = say(
+            control.as_fd(),
+            &Say::Answer {
+                id: start.id,
+                answer: Err(refusal),
+            },
+            &[],
+        );
         1
     };
     if let Err(error) = sys::die_with_parent() {
@@ -227,7 +271,8 @@ impl<'a> Init<'a> {
         mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
             .map_err(|e| problem(Ability::Proc, &e.into()))?;
         let scratch = prepare_scratch(&start.scratch, &binary).map_err(|e| problem(Ability::Mount, &e))?;
-        let network = fs::File::open("/proc/self/ns/net").map_err(|e| problem(Ability::NetworkNamespace, &e))?;
+        let network =
+            fs::File::open("/proc/self/ns/net").map_err(|e| problem(Ability::NetworkNamespace, &e))?;
         let bridge = || {
             let mut links = Links::open()?;
             links.add_bridge(BRIDGE)?;
@@ -238,7 +283,11 @@ impl<'a> Init<'a> {
             Ok(index)
         };
         let bridge = bridge().map_err(|e| problem(Ability::Bridge, &e))?;
-        let masked = start.masked.iter().filter_map(|path| fs::canonicalize(path).ok()).collect();
+        let masked = start
+            .masked
+            .iter()
+            .filter_map(|path| fs::canonicalize(path).ok())
+            .collect();
         Ok(Self {
             control,
             scratch,
@@ -262,7 +311,14 @@ impl<'a> Init<'a> {
         let mut children = SigSet::empty();
         children.add(Signal::SIGCHLD);
         let signals = SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        say(self.control, &Say::Answer { id: start, answer: Ok(Answer::Done) }, &[])?;
+        say(
+            self.control,
+            &Say::Answer {
+                id: start,
+                answer: Ok(Answer::Done),
+            },
+            &[],
+        )?;
         loop {
             let mut watched = [
                 PollFd::new(self.control, PollFlags::POLLIN),
@@ -279,12 +335,21 @@ impl<'a> Init<'a> {
                 self.reap()?;
             }
             if asked {
-                let Some((request, descriptors)) = receive(self.control)? else { return Ok(()) };
+                let Some((request, descriptors)) = receive(self.control)? else {
+                    return Ok(());
+                };
                 let (answer, sockets) = match self.carry_out(request.ask, &descriptors) {
                     Ok((answer, sockets)) => (Ok(answer), sockets),
                     Err(text) => (Err(Refusal::Text(text)), Vec::new()),
                 };
-                say(self.control, &Say::Answer { id: request.id, answer }, &sockets)?;
+                say(
+                    self.control,
+                    &Say::Answer {
+                        id: request.id,
+                        answer,
+                    },
+                    &sockets,
+                )?;
                 // A process may have ended while its start was waited for, its signal taken together with others.
                 self.reap()?;
             }
@@ -315,7 +380,12 @@ impl<'a> Init<'a> {
         match ask {
             Ask::Start { .. } => Err("the sandbox has started already".into()),
             Ask::CreatePod(spec) => pod::create(self, spec).map(|sockets| (Answer::Done, sockets)),
-            Ask::Proxy { pod, argv, env, numbers } => {
+            Ask::Proxy {
+                pod,
+                argv,
+                env,
+                numbers,
+            } => {
                 let pid = launch::proxy(self, &pod, &argv, &env, &numbers, descriptors)?;
                 Ok((Answer::Process(self.register(pid)), Vec::new()))
             }
@@ -323,7 +393,12 @@ impl<'a> Init<'a> {
                 let pid = launch::container(self, &ask, descriptors)?;
                 Ok((Answer::Process(self.register(pid)), Vec::new()))
             }
-            Ask::Exec { pod, container, command, terminal } => {
+            Ask::Exec {
+                pod,
+                container,
+                command,
+                terminal,
+            } => {
                 let pid = launch::exec(self, &pod, &container, &command, terminal, descriptors)?;
                 Ok((Answer::Process(self.register(pid)), Vec::new()))
             }
@@ -336,7 +411,9 @@ impl<'a> Init<'a> {
             Ask::Counters { pod } => {
                 pod::counters(self, &pod).map(|counters| (Answer::Counters(counters), Vec::new()))
             }
-            Ask::WriteVolume { pod, volume, files } => pod::write_volume(self, &pod, &volume, &files).map(done),
+            Ask::WriteVolume { pod, volume, files } => {
+                pod::write_volume(self, &pod, &volume, &files).map(done)
+            }
         }
     }
 
@@ -349,13 +426,19 @@ impl<'a> Init<'a> {
 
     fn signal(&self, process: ProcessId, signal: i32) -> Result<(), String> {
         let signal = Signal::try_from(signal).map_err(|_| format!("`{signal}` is not a signal"))?;
-        let pid = self.processes.iter().find(|(_, known)| **known == process).map(|(pid, _)| *pid);
+        let pid = self
+            .processes
+            .iter()
+            .find(|(_, known)| **known == process)
+            .map(|(pid, _)| *pid);
         let pid = pid.ok_or("the process has ended")?;
         kill(pid, signal).map_err(|error| format!("send {signal} to the process: {error}"))
     }
 
     fn pod(&self, name: &str) -> Result<&Pod, String> {
-        self.pods.get(name).ok_or_else(|| format!("there is no pod `{name}`"))
+        self.pods
+            .get(name)
+            .ok_or_else(|| format!("there is no pod `{name}`"))
     }
 }
 
@@ -365,13 +448,22 @@ fn prepare_scratch(scratch: &Path, binary: &Path) -> io::Result<PathBuf> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     // The clone is made first, as the binary may lie below the scratch directory.
     let tree = sys::clone_tree(&root::c_path(binary)?)?;
-    mount(Some("bartizan"), &scratch, Some("tmpfs"), flags, Some("mode=0700"))?;
+    mount(
+        Some("bartizan"),
+        &scratch,
+        Some("tmpfs"),
+        flags,
+        Some("mode=0700"),
+    )?;
     for directory in ["bin", "root", "pods"] {
         fs::create_dir(scratch.join(directory))?;
     }
     let place = scratch.join("bin/bartizan");
     fs::File::create(&place)?;
-    sys::restrict_tree(tree.as_fd(), sys::MountAttributes(sys::MountAttributes::READ_ONLY))?;
+    sys::restrict_tree(
+        tree.as_fd(),
+        sys::MountAttributes(sys::MountAttributes::READ_ONLY),
+    )?;
     sys::attach_tree(tree.as_fd(), &root::c_path(&place)?)?;
     Ok(scratch)
 }
@@ -383,9 +475,14 @@ fn receive(control: BorrowedFd<'_>) -> io::Result<Option<(Request, Vec<OwnedFd>)
             other => break other?,
         }
     };
-    let Some((_, mut descriptors)) = message else { return Ok(None) };
+    let Some((_, mut descriptors)) = message else {
+        return Ok(None);
+    };
     if descriptors.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "a request came without its body"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "a request came without its body",
+        ));
     }
     let body = channel::read_memory_file(descriptors.remove(0))?;
     Ok(Some((serde_json::from_slice(&body)?, descriptors)))

@@ -23,22 +23,52 @@ pub(crate) struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Ask {
     /// Always first, once.
-    Start { scratch: PathBuf, unlink: Vec<PathBuf>, masked: Vec<PathBuf> },
+    Start {
+        scratch: PathBuf,
+        unlink: Vec<PathBuf>,
+        masked: Vec<PathBuf>,
+    },
     /// Answer: four sockets (outbound, inbound, DNS TCP, DNS UDP).
     CreatePod(PodSpec),
     /// Descriptors: stdout, stderr, then one for each of `numbers`.
-    Proxy { pod: String, argv: Vec<String>, env: Vec<(String, String)>, numbers: Vec<RawFd> },
+    Proxy {
+        pod: String,
+        argv: Vec<String>,
+        env: Vec<(String, String)>,
+        numbers: Vec<RawFd>,
+    },
     /// Descriptors: stdout, stderr.
     Container(ContainerAsk),
     /// Descriptors: stdin, stdout, stderr.
-    Exec { pod: String, container: String, command: Command, terminal: bool },
+    Exec {
+        pod: String,
+        container: String,
+        command: Command,
+        terminal: bool,
+    },
     /// Answer: one socket that is connecting.
-    OpenSocket { pod: String, to: SocketAddrV4 },
-    Signal { process: ProcessId, signal: i32 },
-    KillPod { pod: String },
-    DeletePod { pod: String },
-    Counters { pod: String },
-    WriteVolume { pod: String, volume: String, files: Vec<VolumeFile> },
+    OpenSocket {
+        pod: String,
+        to: SocketAddrV4,
+    },
+    Signal {
+        process: ProcessId,
+        signal: i32,
+    },
+    KillPod {
+        pod: String,
+    },
+    DeletePod {
+        pod: String,
+    },
+    Counters {
+        pod: String,
+    },
+    WriteVolume {
+        pod: String,
+        volume: String,
+        files: Vec<VolumeFile>,
+    },
 }
 
 /// What is executed.
@@ -65,8 +95,14 @@ pub(crate) struct ContainerAsk {
 /// What a sandbox says.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Say {
-    Answer { id: u64, answer: Result<Answer, Refusal> },
-    Exited { process: ProcessId, status: ExitStatus },
+    Answer {
+        id: u64,
+        answer: Result<Answer, Refusal>,
+    },
+    Exited {
+        process: ProcessId,
+        status: ExitStatus,
+    },
 }
 
 /// A request that was carried out.

@@ -129,9 +129,17 @@ impl Socket {
     }
 
     fn open(protocol: SockProtocol) -> io::Result<Self> {
-        let descriptor = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
+        let descriptor = socket(
+            AddressFamily::Netlink,
+            SockType::Raw,
+            SockFlag::SOCK_CLOEXEC,
+            protocol,
+        )?;
         bind(descriptor.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Self { descriptor, sequence: 0 })
+        Ok(Self {
+            descriptor,
+            sequence: 0,
+        })
     }
 
     /// Sends messages as one datagram and waits for the acknowledgement of each that asked for one.
@@ -141,7 +149,10 @@ impl Socket {
         for message in messages {
             self.sequence += 1;
             let bytes = message.finish(self.sequence);
-            let flags = bytes.get(6..8).and_then(|b| b.first_chunk()).map_or(0, |b| u16::from_ne_bytes(*b));
+            let flags = bytes
+                .get(6..8)
+                .and_then(|b| b.first_chunk())
+                .map_or(0, |b| u16::from_ne_bytes(*b));
             open += usize::from(flags & ACK != 0);
             datagram.extend_from_slice(&bytes);
         }
@@ -168,7 +179,10 @@ impl Socket {
     pub(crate) fn ask(&mut self, message: Message) -> io::Result<Vec<Vec<u8>>> {
         self.sequence += 1;
         let bytes = message.finish(self.sequence);
-        let many = bytes.get(6..8).and_then(|b| b.first_chunk()).is_some_and(|b| u16::from_ne_bytes(*b) & DUMP == DUMP);
+        let many = bytes
+            .get(6..8)
+            .and_then(|b| b.first_chunk())
+            .is_some_and(|b| u16::from_ne_bytes(*b) & DUMP == DUMP);
         self.send(&bytes)?;
         let mut answers = Vec::new();
         loop {
@@ -192,7 +206,12 @@ impl Socket {
     }
 
     fn send(&self, datagram: &[u8]) -> io::Result<()> {
-        sendto(self.descriptor.as_raw_fd(), datagram, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+        sendto(
+            self.descriptor.as_raw_fd(),
+            datagram,
+            &NetlinkAddr::new(0, 0),
+            MsgFlags::empty(),
+        )?;
         Ok(())
     }
 
@@ -221,8 +240,13 @@ fn split(datagram: &[u8]) -> Vec<Reply<'_>> {
     let mut rest = datagram;
     while let (Some(length), Some(kind)) = (rest.first_chunk(), rest.get(4..).and_then(|r| r.first_chunk())) {
         let length = usize::try_from(u32::from_ne_bytes(*length)).unwrap_or(usize::MAX);
-        let Some(payload) = rest.get(HEADER..length) else { break };
-        replies.push(Reply { kind: u16::from_ne_bytes(*kind), payload });
+        let Some(payload) = rest.get(HEADER..length) else {
+            break;
+        };
+        replies.push(Reply {
+            kind: u16::from_ne_bytes(*kind),
+            payload,
+        });
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     replies
@@ -274,32 +298,48 @@ impl Links {
         let mut other = link(0, 0, 0).to_vec();
         text(&mut other, IFLA_IFNAME, peer);
         attribute(&mut other, IFLA_ADDRESS, &peer_address);
-        attribute(&mut other, IFLA_NET_NS_FD, &peer_namespace.as_raw_fd().to_ne_bytes());
+        attribute(
+            &mut other,
+            IFLA_NET_NS_FD,
+            &peer_namespace.as_raw_fd().to_ne_bytes(),
+        );
         let mut data = Vec::new();
         nested(&mut data, VETH_INFO_PEER, &other);
         let mut info = Vec::new();
         text(&mut info, IFLA_INFO_KIND, "veth");
         nested(&mut info, IFLA_INFO_DATA, &data);
-        let message = Message::new(RTM_NEWLINK, REQUEST | ACK | CREATE | EXCLUSIVE, &link(0, IFF_UP, IFF_UP))
-            .text(IFLA_IFNAME, name)
-            .attribute(IFLA_MASTER, &bridge.to_ne_bytes())
-            .nested(IFLA_LINKINFO, &info);
+        let message = Message::new(
+            RTM_NEWLINK,
+            REQUEST | ACK | CREATE | EXCLUSIVE,
+            &link(0, IFF_UP, IFF_UP),
+        )
+        .text(IFLA_IFNAME, name)
+        .attribute(IFLA_MASTER, &bridge.to_ne_bytes())
+        .nested(IFLA_LINKINFO, &info);
         self.0.transact(vec![message])
     }
 
     /// Sets an interface up.
     pub(crate) fn set_up(&mut self, index: u32) -> io::Result<()> {
-        self.0.transact(vec![Message::new(RTM_NEWLINK, REQUEST | ACK, &link(index, IFF_UP, IFF_UP))])
+        self.0.transact(vec![Message::new(
+            RTM_NEWLINK,
+            REQUEST | ACK,
+            &link(index, IFF_UP, IFF_UP),
+        )])
     }
 
     /// Removes an interface (and its peer).
     pub(crate) fn remove(&mut self, name: &str) -> io::Result<()> {
-        self.0.transact(vec![Message::new(RTM_DELLINK, REQUEST | ACK, &link(0, 0, 0)).text(IFLA_IFNAME, name)])
+        self.0.transact(vec![
+            Message::new(RTM_DELLINK, REQUEST | ACK, &link(0, 0, 0)).text(IFLA_IFNAME, name),
+        ])
     }
 
     /// The number of an interface.
     pub(crate) fn index(&mut self, name: &str) -> io::Result<u32> {
-        let answers = self.0.ask(Message::new(RTM_GETLINK, REQUEST, &link(0, 0, 0)).text(IFLA_IFNAME, name))?;
+        let answers = self
+            .0
+            .ask(Message::new(RTM_GETLINK, REQUEST, &link(0, 0, 0)).text(IFLA_IFNAME, name))?;
         answers
             .first()
             .and_then(|answer| answer.get(4..)?.first_chunk().copied())
@@ -326,8 +366,16 @@ impl Links {
         const PROTOCOL_STATIC: u8 = 4;
         const SCOPE_LINK: u8 = 253;
         const UNICAST: u8 = 1;
-        let mut fixed =
-            vec![family(libc::AF_INET), 0, 0, 0, TABLE_MAIN, PROTOCOL_STATIC, SCOPE_LINK, UNICAST];
+        let mut fixed = vec![
+            family(libc::AF_INET),
+            0,
+            0,
+            0,
+            TABLE_MAIN,
+            PROTOCOL_STATIC,
+            SCOPE_LINK,
+            UNICAST,
+        ];
         fixed.extend_from_slice(&[0; 4]);
         let message = Message::new(RTM_NEWROUTE, REQUEST | ACK | CREATE | EXCLUSIVE, &fixed)
             .attribute(RTA_OIF, &index.to_ne_bytes());

@@ -22,17 +22,19 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use crate::netlink::{ACK, APPEND, CREATE, DUMP, Message, REQUEST, Socket, attribute, attributes, nested, text};
+use crate::netlink::{
+    ACK, APPEND, CREATE, DUMP, Message, REQUEST, Socket, attribute, attributes, nested, text,
+};
 use crate::spec::{DNS_PORT, INBOUND_PORT, MARK, MARK_SELF, OUTBOUND_PORT, PodCounters};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const SUBSYSTEM: u16 = 10;
 const NEW_TABLE: u16 = SUBSYSTEM << 8;
-const NEW_CHAIN: u16 = SUBSYSTEM << 8 | 3;
-const NEW_RULE: u16 = SUBSYSTEM << 8 | 6;
-const NEW_OBJECT: u16 = SUBSYSTEM << 8 | 18;
-const GET_OBJECT: u16 = SUBSYSTEM << 8 | 19;
+const NEW_CHAIN: u16 = (SUBSYSTEM << 8) + 3;
+const NEW_RULE: u16 = (SUBSYSTEM << 8) + 6;
+const NEW_OBJECT: u16 = (SUBSYSTEM << 8) + 18;
+const GET_OBJECT: u16 = (SUBSYSTEM << 8) + 19;
 
 /// The table's name, in both families.
 const TABLE: &str = "bartizan";
@@ -95,53 +97,97 @@ pub(crate) fn counters() -> io::Result<PodCounters> {
 
 /// The batch that makes both tables.
 fn rules(address: Ipv4Addr, interface: &str) -> Vec<Message> {
-    let mut batch = Batch::new();
     let own = address.octets();
-
+    let mut batch = Batch::new();
     batch.table(Family::Ipv4);
     batch.chain(Family::Ipv4, "output", "nat", Hook::Output, -100, Verdict::Accept);
-    for protocol in [libc::IPPROTO_UDP, libc::IPPROTO_TCP] {
-        let rule = Expressions::new().not_to_loopback().no_mark().protocol(protocol).port(53).redirect(DNS_PORT);
-        batch.rule(Family::Ipv4, "output", rule);
-    }
-    let to_self = Expressions::new().mark(MARK_SELF).protocol(libc::IPPROTO_TCP).to(own);
-    batch.rule(Family::Ipv4, "output", to_self.translate(own, INBOUND_PORT));
-    let rest = Expressions::new().not_to_loopback().no_mark().protocol(libc::IPPROTO_TCP);
-    batch.rule(Family::Ipv4, "output", rest.redirect(OUTBOUND_PORT));
-    batch.chain(Family::Ipv4, "prerouting", "nat", Hook::Prerouting, -100, Verdict::Accept);
-    let inbound = Expressions::new().from_interface(interface).protocol(libc::IPPROTO_TCP);
-    batch.rule(Family::Ipv4, "prerouting", inbound.translate(own, INBOUND_PORT));
+    batch.rules(Family::Ipv4, "output", captured_output(own));
+    batch.chain(
+        Family::Ipv4,
+        "prerouting",
+        "nat",
+        Hook::Prerouting,
+        -100,
+        Verdict::Accept,
+    );
+    let inbound = tcp().entering(interface).translate(own, INBOUND_PORT);
+    batch.rules(Family::Ipv4, "prerouting", [inbound]);
 
     batch.table(Family::Inet);
     for counter in [UDP_OUT, OTHER_OUT, INBOUND, IPV6] {
         batch.counter(Family::Inet, counter);
     }
     batch.chain(Family::Inet, "output", "filter", Hook::Output, 0, Verdict::Drop);
-    let output = |batch: &mut Batch, rule: Expressions| batch.rule(Family::Inet, "output", rule);
-    output(&mut batch, Expressions::new().ipv6().to_interface("lo").verdict(Verdict::Accept));
-    output(&mut batch, Expressions::new().ipv6().count(IPV6).verdict(Verdict::Drop));
-    output(&mut batch, Expressions::new().ipv4().to_loopback().verdict(Verdict::Accept));
-    output(&mut batch, Expressions::new().ipv4().to(own).verdict(Verdict::Accept));
-    for mark in [MARK, MARK_SELF] {
-        let proxy = Expressions::new().ipv4().mark(mark).protocol(libc::IPPROTO_TCP).from(own).to_pods();
-        output(&mut batch, proxy.verdict(Verdict::Accept));
-    }
-    let answer = Expressions::new().ipv4().protocol(libc::IPPROTO_TCP).from(own).from_port(INBOUND_PORT).to_pods();
-    output(&mut batch, answer.answering().verdict(Verdict::Accept));
-    output(&mut batch, Expressions::new().protocol(libc::IPPROTO_UDP).count(UDP_OUT).verdict(Verdict::Drop));
-    output(&mut batch, Expressions::new().count(OTHER_OUT).verdict(Verdict::Drop));
-
+    batch.rules(Family::Inet, "output", permitted_output(own));
     batch.chain(Family::Inet, "input", "filter", Hook::Input, 0, Verdict::Drop);
-    let input = |batch: &mut Batch, rule: Expressions| batch.rule(Family::Inet, "input", rule);
-    input(&mut batch, Expressions::new().from_interface("lo").verdict(Verdict::Accept));
-    let captured = Expressions::new().ipv4().protocol(libc::IPPROTO_TCP).to(own).port(INBOUND_PORT);
-    input(&mut batch, captured.verdict(Verdict::Accept));
-    let answered = Expressions::new().ipv4().protocol(libc::IPPROTO_TCP).to(own).answering();
-    input(&mut batch, answered.verdict(Verdict::Accept));
-    input(&mut batch, Expressions::new().count(INBOUND).verdict(Verdict::Drop));
-
+    batch.rules(Family::Inet, "input", permitted_input(own));
     batch.chain(Family::Inet, "forward", "filter", Hook::Forward, 0, Verdict::Drop);
     batch.finish()
+}
+
+fn captured_output(own: [u8; 4]) -> [Expressions; 4] {
+    let dns = |protocol| {
+        rule()
+            .beyond_loopback()
+            .no_mark()
+            .protocol(protocol)
+            .port(53)
+            .redirect(DNS_PORT)
+    };
+    [
+        dns(libc::IPPROTO_UDP),
+        dns(libc::IPPROTO_TCP),
+        tcp().mark(MARK_SELF).to(own).translate(own, INBOUND_PORT),
+        tcp().beyond_loopback().no_mark().redirect(OUTBOUND_PORT),
+    ]
+}
+
+fn permitted_output(own: [u8; 4]) -> [Expressions; 9] {
+    let proxy = |mark| {
+        tcp()
+            .ipv4()
+            .mark(mark)
+            .from(own)
+            .toward_pods()
+            .verdict(Verdict::Accept)
+    };
+    [
+        rule().ipv6().leaving("lo").verdict(Verdict::Accept),
+        rule().ipv6().count(IPV6).verdict(Verdict::Drop),
+        rule().ipv4().toward_loopback().verdict(Verdict::Accept),
+        rule().ipv4().to(own).verdict(Verdict::Accept),
+        proxy(MARK),
+        proxy(MARK_SELF),
+        tcp()
+            .ipv4()
+            .from(own)
+            .source_port(INBOUND_PORT)
+            .toward_pods()
+            .answering()
+            .verdict(Verdict::Accept),
+        rule()
+            .protocol(libc::IPPROTO_UDP)
+            .count(UDP_OUT)
+            .verdict(Verdict::Drop),
+        rule().count(OTHER_OUT).verdict(Verdict::Drop),
+    ]
+}
+
+fn permitted_input(own: [u8; 4]) -> [Expressions; 4] {
+    [
+        rule().entering("lo").verdict(Verdict::Accept),
+        tcp().ipv4().to(own).port(INBOUND_PORT).verdict(Verdict::Accept),
+        tcp().ipv4().to(own).answering().verdict(Verdict::Accept),
+        rule().count(INBOUND).verdict(Verdict::Drop),
+    ]
+}
+
+fn rule() -> Expressions {
+    Expressions { list: Vec::new() }
+}
+
+fn tcp() -> Expressions {
+    rule().protocol(libc::IPPROTO_TCP)
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -157,20 +203,19 @@ struct Batch {
 
 impl Batch {
     fn new() -> Self {
-        Self { messages: vec![Message::new(BATCH_BEGIN, REQUEST, &batch_header())] }
+        Self {
+            messages: vec![Message::new(BATCH_BEGIN, REQUEST, &batch_header())],
+        }
     }
 
     fn finish(mut self) -> Vec<Message> {
-        self.messages.push(Message::new(BATCH_END, REQUEST, &batch_header()));
+        self.messages
+            .push(Message::new(BATCH_END, REQUEST, &batch_header()));
         self.messages
     }
 
-    fn add(&mut self, kind: u16, flags: u16, family: Family) -> Message {
-        Message::new(kind, REQUEST | ACK | CREATE | flags, &generic(family))
-    }
-
     fn table(&mut self, family: Family) {
-        let message = self.add(NEW_TABLE, 0, family).text(1, TABLE);
+        let message = addition(NEW_TABLE, 0, family).text(1, TABLE);
         self.messages.push(message);
     }
 
@@ -178,8 +223,7 @@ impl Batch {
         let mut attached = Vec::new();
         attribute(&mut attached, 1, &(hook as u32).to_be_bytes());
         attribute(&mut attached, 2, &priority.to_be_bytes());
-        let message = self
-            .add(NEW_CHAIN, 0, family)
+        let message = addition(NEW_CHAIN, 0, family)
             .text(1, TABLE)
             .text(3, name)
             .nested(4, &attached)
@@ -193,8 +237,7 @@ impl Batch {
         let mut data = Vec::new();
         attribute(&mut data, 1, &0_u64.to_be_bytes());
         attribute(&mut data, 2, &0_u64.to_be_bytes());
-        let message = self
-            .add(NEW_OBJECT, 0, family)
+        let message = addition(NEW_OBJECT, 0, family)
             .text(1, TABLE)
             .text(2, name)
             .attribute(3, &COUNTER.to_be_bytes())
@@ -202,11 +245,19 @@ impl Batch {
         self.messages.push(message);
     }
 
-    fn rule(&mut self, family: Family, chain: &str, expressions: Expressions) {
-        let message =
-            self.add(NEW_RULE, APPEND, family).text(1, TABLE).text(2, chain).nested(4, &expressions.list);
-        self.messages.push(message);
+    fn rules(&mut self, family: Family, chain: &str, rules: impl IntoIterator<Item = Expressions>) {
+        for rule in rules {
+            let message = addition(NEW_RULE, APPEND, family)
+                .text(1, TABLE)
+                .text(2, chain)
+                .nested(4, &rule.list);
+            self.messages.push(message);
+        }
     }
+}
+
+fn addition(kind: u16, flags: u16, family: Family) -> Message {
+    Message::new(kind, REQUEST | ACK | CREATE | flags, &generic(family))
 }
 
 /// `struct nfgenmsg`.
@@ -231,10 +282,6 @@ const REGISTER_1: u32 = 1;
 const REGISTER_2: u32 = 2;
 
 impl Expressions {
-    fn new() -> Self {
-        Self { list: Vec::new() }
-    }
-
     fn expression(mut self, name: &str, data: &[u8]) -> Self {
         const ELEMENT: u16 = 1;
         let mut element = Vec::new();
@@ -294,7 +341,8 @@ impl Expressions {
     }
 
     fn protocol(self, protocol: libc::c_int) -> Self {
-        self.meta(16).compare(true, &[u8::try_from(protocol).unwrap_or_default()])
+        self.meta(16)
+            .compare(true, &[u8::try_from(protocol).unwrap_or_default()])
     }
 
     fn mark(self, mark: u32) -> Self {
@@ -302,14 +350,16 @@ impl Expressions {
     }
 
     fn no_mark(self) -> Self {
-        self.meta(3).compare(false, &MARK.to_ne_bytes()).compare(false, &MARK_SELF.to_ne_bytes())
+        self.meta(3)
+            .compare(false, &MARK.to_ne_bytes())
+            .compare(false, &MARK_SELF.to_ne_bytes())
     }
 
-    fn from_interface(self, name: &str) -> Self {
+    fn entering(self, name: &str) -> Self {
         self.meta(6).compare(true, &interface_name(name))
     }
 
-    fn to_interface(self, name: &str) -> Self {
+    fn leaving(self, name: &str) -> Self {
         self.meta(7).compare(true, &interface_name(name))
     }
 
@@ -325,23 +375,29 @@ impl Expressions {
         self.payload(1, 12, 4).compare(true, &address)
     }
 
-    fn to_pods(self) -> Self {
-        self.destination().masked(&[255, 255, 0, 0]).compare(true, &[10, 66, 0, 0])
+    fn toward_pods(self) -> Self {
+        self.destination()
+            .masked(&[255, 255, 0, 0])
+            .compare(true, &[10, 66, 0, 0])
     }
 
-    fn to_loopback(self) -> Self {
-        self.destination().masked(&[255, 0, 0, 0]).compare(true, &[127, 0, 0, 0])
+    fn toward_loopback(self) -> Self {
+        self.destination()
+            .masked(&[255, 0, 0, 0])
+            .compare(true, &[127, 0, 0, 0])
     }
 
-    fn not_to_loopback(self) -> Self {
-        self.destination().masked(&[255, 0, 0, 0]).compare(false, &[127, 0, 0, 0])
+    fn beyond_loopback(self) -> Self {
+        self.destination()
+            .masked(&[255, 0, 0, 0])
+            .compare(false, &[127, 0, 0, 0])
     }
 
     fn port(self, port: u16) -> Self {
         self.payload(2, 2, 2).compare(true, &port.to_be_bytes())
     }
 
-    fn from_port(self, port: u16) -> Self {
+    fn source_port(self, port: u16) -> Self {
         self.payload(2, 0, 2).compare(true, &port.to_be_bytes())
     }
 
@@ -376,7 +432,8 @@ impl Expressions {
     fn redirect(self, port: u16) -> Self {
         let mut data = Vec::new();
         number(&mut data, 1, REGISTER_2);
-        self.immediate(REGISTER_2, &port.to_be_bytes()).expression("redir", &data)
+        self.immediate(REGISTER_2, &port.to_be_bytes())
+            .expression("redir", &data)
     }
 
     /// To an address and port.
@@ -387,7 +444,9 @@ impl Expressions {
         number(&mut data, 2, Family::Ipv4 as u32);
         number(&mut data, 3, REGISTER_1);
         number(&mut data, 5, REGISTER_2);
-        self.immediate(REGISTER_1, &address).immediate(REGISTER_2, &port.to_be_bytes()).expression("nat", &data)
+        self.immediate(REGISTER_1, &address)
+            .immediate(REGISTER_2, &port.to_be_bytes())
+            .expression("nat", &data)
     }
 }
 
@@ -408,4 +467,63 @@ fn interface_name(name: &str) -> [u8; 16] {
         *slot = byte;
     }
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch() -> Vec<Vec<u8>> {
+        let messages = rules(Ipv4Addr::new(10, 66, 0, 5), "eth0");
+        messages
+            .into_iter()
+            .zip(1..)
+            .map(|(message, sequence)| message.finish(sequence))
+            .collect()
+    }
+
+    fn kind(message: &[u8]) -> u16 {
+        u16::from_ne_bytes([message[4], message[5]])
+    }
+
+    #[test]
+    fn a_batch_is_framed_and_every_message_is_whole() {
+        let batch = batch();
+        assert_eq!(kind(batch.first().unwrap()), BATCH_BEGIN);
+        assert_eq!(kind(batch.last().unwrap()), BATCH_END);
+        for message in &batch {
+            assert_eq!(message[..4], u32::try_from(message.len()).unwrap().to_ne_bytes());
+            assert_eq!(message.len() % 4, 0);
+        }
+    }
+
+    #[test]
+    fn every_rule_names_its_table_and_chain() {
+        let batch = batch();
+        let rules: Vec<_> = batch.iter().filter(|message| kind(message) == NEW_RULE).collect();
+        assert_eq!(rules.len(), 18);
+        for rule in rules {
+            let named: Vec<_> = attributes(&rule[20..]).map(|(kind, _)| kind).collect();
+            assert_eq!(named, [1, 2, 4]);
+        }
+    }
+
+    #[test]
+    fn an_expression_is_a_list_element_with_name_and_data() {
+        let list = rule().redirect(DNS_PORT).list;
+        let names: Vec<_> = attributes(&list)
+            .map(|(kind, element)| {
+                assert_eq!(kind, 1);
+                attributes(element)
+                    .map(|(kind, value)| (kind, value.to_vec()))
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        let port = [
+            8, 0, 1, 0, 0, 0, 0, 2, 12, 0, 2, 0x80, 6, 0, 1, 0, 0x3a, 0xcd, 0, 0,
+        ];
+        let first = vec![(1, b"immediate\0".to_vec()), (2, port.to_vec())];
+        let second = vec![(1, b"redir\0".to_vec()), (2, vec![8, 0, 1, 0, 0, 0, 0, 2])];
+        assert_eq!(names, [first, second]);
+    }
 }

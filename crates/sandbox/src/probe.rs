@@ -63,7 +63,11 @@ impl Ability {
 /// What the failure of an ability means on this host.
 pub(crate) fn problem(ability: Ability, error: &io::Error) -> Problem {
     let switches = Switches::read();
-    Problem { ability: ability.name().into(), what: error.to_string(), remedy: remedy(ability, error, &switches) }
+    Problem {
+        ability: ability.name().into(),
+        what: error.to_string(),
+        remedy: remedy(ability, error, &switches),
+    }
 }
 
 /// The host's switches that decide about user namespaces.
@@ -84,7 +88,9 @@ struct Switches {
 impl Switches {
     fn read() -> Self {
         let switch = |name: &str| {
-            fs::read_to_string(format!("/proc/sys/{name}")).ok().and_then(|text| text.trim().parse().ok())
+            fs::read_to_string(format!("/proc/sys/{name}"))
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
         };
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         Self {
@@ -92,13 +98,18 @@ impl Switches {
             apparmor: switch("kernel/apparmor_restrict_unprivileged_userns"),
             user_namespaces: switch("user/max_user_namespaces"),
             net_namespaces: switch("user/max_net_namespaces"),
-            filtered: status.lines().any(|line| line.split_whitespace().eq(["Seccomp:", "2"])),
+            filtered: status
+                .lines()
+                .any(|line| line.split_whitespace().eq(["Seccomp:", "2"])),
         }
     }
 }
 
 fn remedy(ability: Ability, error: &io::Error, switches: &Switches) -> String {
-    let unknown = matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOENT | libc::EPROTONOSUPPORT));
+    let unknown = matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::ENOENT | libc::EPROTONOSUPPORT)
+    );
     let module = |names: &str| format!("sudo modprobe -a {names}");
     let container = "run the container with `--security-opt seccomp=unconfined --security-opt apparmor=unconfined --security-opt systempaths=unconfined`";
     match ability {
@@ -163,22 +174,41 @@ mod tests {
     #[test]
     fn the_remedy_names_the_switch_that_is_off() {
         let denied = io::Error::from_raw_os_error(libc::EPERM);
-        let debian = Switches { unprivileged: Some(0), ..Switches::default() };
+        let debian = Switches {
+            unprivileged: Some(0),
+            ..Switches::default()
+        };
         assert_eq!(
             remedy(Ability::UserNamespace, &denied, &debian),
             "sudo sysctl -w kernel.unprivileged_userns_clone=1"
         );
-        let ubuntu = Switches { unprivileged: Some(1), apparmor: Some(1), ..Switches::default() };
+        let ubuntu = Switches {
+            unprivileged: Some(1),
+            apparmor: Some(1),
+            ..Switches::default()
+        };
         assert_eq!(
             remedy(Ability::NetworkNamespace, &denied, &ubuntu),
             "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"
         );
-        let none = Switches { user_namespaces: Some(0), ..Switches::default() };
+        let none = Switches {
+            user_namespaces: Some(0),
+            ..Switches::default()
+        };
         let full = io::Error::from_raw_os_error(libc::ENOSPC);
-        assert_eq!(remedy(Ability::UserNamespace, &full, &none), "sudo sysctl -w user.max_user_namespaces=15000");
-        let docker = Switches { filtered: true, ..Switches::default() };
+        assert_eq!(
+            remedy(Ability::UserNamespace, &full, &none),
+            "sudo sysctl -w user.max_user_namespaces=15000"
+        );
+        let docker = Switches {
+            filtered: true,
+            ..Switches::default()
+        };
         assert!(remedy(Ability::UserNamespace, &denied, &docker).contains("seccomp=unconfined"));
         let missing = io::Error::from_raw_os_error(libc::EOPNOTSUPP);
-        assert_eq!(remedy(Ability::Bridge, &missing, &Switches::default()), "sudo modprobe -a bridge");
+        assert_eq!(
+            remedy(Ability::Bridge, &missing, &Switches::default()),
+            "sudo modprobe -a bridge"
+        );
     }
 }

@@ -30,7 +30,8 @@ pub const CONTAINER_HOME: &str = "/home/app";
 pub const CONTAINER_BINARY: &str = "/run/bartizan/bin/bartizan";
 
 /// A `PATH` for containers: the usual places and the directory of [`CONTAINER_BINARY`].
-pub const CONTAINER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/bartizan/bin";
+pub const CONTAINER_PATH: &str =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/bartizan/bin";
 
 /// How a sandbox starts.
 #[derive(Debug, Clone)]
@@ -97,7 +98,13 @@ pub struct VolumeFile {
 
 impl std::fmt::Debug for VolumeFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "VolumeFile({}, {:o}, {} bytes)", self.path.display(), self.mode, self.content.len())
+        write!(
+            f,
+            "VolumeFile({}, {:o}, {} bytes)",
+            self.path.display(),
+            self.mode,
+            self.content.len()
+        )
     }
 }
 

@@ -1,5 +1,8 @@
 //! The system calls that need `unsafe`, each behind a safe function.
-#![expect(unsafe_code, reason = "mount, capability, fork and descriptor calls have no safe binding")]
+#![expect(
+    unsafe_code,
+    reason = "mount, capability, fork and descriptor calls have no safe binding"
+)]
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -34,7 +37,7 @@ pub(crate) fn spawn_inheriting(command: &mut Command, descriptor: BorrowedFd<'_>
 /// Forks a process that has one thread. In the child `body` runs and its result is the exit code.
 ///
 /// # Errors
-/// The kernel's; also refused when this process has more than one thread, since then a copy could deadlock.
+/// The kernel's.
 pub(crate) fn fork_single_threaded(body: impl FnOnce() -> i32) -> io::Result<Pid> {
     // SAFETY: callers are the sandbox's first process and its children, which never start a thread (their entry point
     // runs before any exists), so the child may do what the parent may.
@@ -112,7 +115,12 @@ pub(crate) fn restrict_mount(path: &CStr, attributes: MountAttributes) -> io::Re
     set_attributes(libc::AT_FDCWD, path, 0, attributes)
 }
 
-fn set_attributes(at: RawFd, path: &CStr, flags: libc::c_uint, attributes: MountAttributes) -> io::Result<()> {
+fn set_attributes(
+    at: RawFd,
+    path: &CStr,
+    flags: libc::c_uint,
+    attributes: MountAttributes,
+) -> io::Result<()> {
     #[repr(C)]
     struct MountAttr {
         set: u64,
@@ -120,7 +128,12 @@ fn set_attributes(at: RawFd, path: &CStr, flags: libc::c_uint, attributes: Mount
         propagation: u64,
         user_namespace: u64,
     }
-    let attr = MountAttr { set: attributes.0, clear: 0, propagation: 0, user_namespace: 0 };
+    let attr = MountAttr {
+        set: attributes.0,
+        clear: 0,
+        propagation: 0,
+        user_namespace: 0,
+    };
     // SAFETY: `attr` is the kernel's `struct mount_attr`, version 0, and its size is passed.
     let result = unsafe {
         libc::syscall(
@@ -216,7 +229,7 @@ fn prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
     nothing(unsafe { libc::prctl(option, value, zero, zero, zero) }.into())
 }
 
-/// CAP_NET_ADMIN, the right to set a socket mark.
+/// `CAP_NET_ADMIN`, the right to set a socket mark.
 pub(crate) const CAP_NET_ADMIN: u32 = 12;
 
 /// Gives up every capability but `keep` in all five sets; what is kept survives exec (ambient).
@@ -245,15 +258,25 @@ pub(crate) fn keep_capabilities(keep: &[u32]) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong)?;
+    prctl(
+        libc::PR_CAP_AMBIENT,
+        libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,
+    )?;
     let mut words = [0_u32; 2];
     for capability in keep {
         if let Some(word) = words.get_mut((capability / 32) as usize) {
             *word |= 1 << (capability % 32);
         }
     }
-    let header = Header { version: VERSION_3, pid: 0 };
-    let data = words.map(|word| Data { effective: word, permitted: word, inheritable: word });
+    let header = Header {
+        version: VERSION_3,
+        pid: 0,
+    };
+    let data = words.map(|word| Data {
+        effective: word,
+        permitted: word,
+        inheritable: word,
+    });
     // SAFETY: header and data are the kernel's version 3 layout, two words.
     let result = unsafe { libc::syscall(libc::SYS_capset, std::ptr::from_ref(&header), data.as_ptr()) };
     nothing(result)?;
@@ -284,5 +307,9 @@ fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
 }
 
 fn nothing(result: libc::c_long) -> io::Result<()> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }

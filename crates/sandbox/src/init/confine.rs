@@ -22,10 +22,16 @@ pub(super) fn apply() -> Result<(), String> {
 
 fn programs() -> Result<Vec<BpfProgram>, String> {
     let filters = forbidden()
-        .and_then(|forbidden| Ok(vec![(forbidden, libc::EPERM), (absent(), libc::ENOSYS), (sockets()?, libc::EAFNOSUPPORT)]))
+        .and_then(|forbidden| {
+            Ok(vec![
+                (forbidden, libc::EPERM),
+                (absent(), libc::ENOSYS),
+                (sockets()?, libc::EAFNOSUPPORT),
+            ])
+        })
         .map_err(|error| format!("make its system call filter: {error}"))?;
-    let architecture =
-        TargetArch::try_from(std::env::consts::ARCH).map_err(|e| format!("make its system call filter: {e}"))?;
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)
+        .map_err(|e| format!("make its system call filter: {e}"))?;
     let mut programs = vec![other_numbering()];
     for (rules, errno) in filters {
         let action = SeccompAction::Errno(errno.unsigned_abs());
@@ -46,10 +52,30 @@ fn other_numbering() -> BpfProgram {
     const ALLOW: u32 = 0x7fff_0000;
     const ERRNO: u32 = 0x0005_0000;
     vec![
-        sock_filter { code: LOAD_WORD, jt: 0, jf: 0, k: 0 },
-        sock_filter { code: JUMP_IF_AT_LEAST, jt: 0, jf: 1, k: X32_BIT },
-        sock_filter { code: RETURN, jt: 0, jf: 0, k: ERRNO | libc::ENOSYS.unsigned_abs() },
-        sock_filter { code: RETURN, jt: 0, jf: 0, k: ALLOW },
+        sock_filter {
+            code: LOAD_WORD,
+            jt: 0,
+            jf: 0,
+            k: 0,
+        },
+        sock_filter {
+            code: JUMP_IF_AT_LEAST,
+            jt: 0,
+            jf: 1,
+            k: X32_BIT,
+        },
+        sock_filter {
+            code: RETURN,
+            jt: 0,
+            jf: 0,
+            k: ERRNO | libc::ENOSYS.unsigned_abs(),
+        },
+        sock_filter {
+            code: RETURN,
+            jt: 0,
+            jf: 0,
+            k: ALLOW,
+        },
     ]
 }
 
@@ -140,16 +166,26 @@ fn forbidden() -> Result<Rules, seccompiler::BackendError> {
 
 /// What is answered as by an older kernel, so that programs take another way. `clone3` passes its flags where no filter can see them.
 fn absent() -> Rules {
-    [libc::SYS_clone3, libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register]
-        .into_iter()
-        .map(|number| (number, Vec::new()))
-        .collect()
+    [
+        libc::SYS_clone3,
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+    ]
+    .into_iter()
+    .map(|number| (number, Vec::new()))
+    .collect()
 }
 
 /// Sockets other than unix, IPv4, IPv6 and routing netlink.
 fn sockets() -> Result<Rules, seccompiler::BackendError> {
     let compare = |argument, operator, value: libc::c_int| {
-        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, u64::from(value.unsigned_abs()))
+        SeccompCondition::new(
+            argument,
+            SeccompCmpArgLen::Dword,
+            operator,
+            u64::from(value.unsigned_abs()),
+        )
     };
     let mut foreign = Vec::new();
     for family in [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK] {

@@ -45,11 +45,17 @@ pub(super) fn proxy(
     descriptors: &[OwnedFd],
 ) -> Result<Pid, String> {
     let binary = init.scratch.join("bin/bartizan");
-    let pod = init.pods.get_mut(pod).ok_or_else(|| format!("there is no pod `{pod}`"))?;
+    let pod = init
+        .pods
+        .get_mut(pod)
+        .ok_or_else(|| format!("there is no pod `{pod}`"))?;
     let [stdout, stderr, inherited @ ..] = descriptors else {
         return Err("a proxy needs standard output and error".into());
     };
-    let unique = numbers.iter().enumerate().all(|(at, number)| !numbers.iter().skip(at + 1).any(|n| n == number));
+    let unique = numbers
+        .iter()
+        .enumerate()
+        .all(|(at, number)| !numbers.iter().skip(at + 1).any(|n| n == number));
     if numbers.len() != inherited.len() || !unique || !numbers.iter().all(|n| INHERITABLE.contains(n)) {
         return Err("a proxy's descriptors need one number each, from 3 to 200".into());
     }
@@ -59,7 +65,7 @@ pub(super) fn proxy(
     let pid = fork_into(
         || setns(network, CloneFlags::CLONE_NEWNET).map_err(|e| format!("enter the pod's network: {e}")),
         |status| {
-            status.step("pass its descriptors", || {
+            step("pass its descriptors", || {
                 let above: Vec<OwnedFd> = inherited
                     .iter()
                     .map(|descriptor| sys::duplicate_above(descriptor.as_fd(), INHERITABLE.end() + 1))
@@ -75,13 +81,16 @@ pub(super) fn proxy(
                 std::mem::forget(above);
                 sys::close_from(3, &keep)
             })?;
-            status.step("give up privileges", || {
+            step("give up privileges", || {
                 sys::no_new_privileges()?;
                 sys::keep_capabilities(&[sys::CAP_NET_ADMIN])
             })?;
             confine::apply()?;
             let program = root::c_path(&binary).map_err(|e| e.to_string())?;
-            Err(format!("execute the proxy: {}", sys::execute(&program, &argv, &env)))
+            Err(format!(
+                "execute the proxy: {}",
+                sys::execute(&program, &argv, &env)
+            ))
         },
     )
     .map_err(|text| format!("start the proxy of pod `{}`: {text}", pod.spec.name))?;
@@ -90,45 +99,55 @@ pub(super) fn proxy(
 }
 
 /// Starts a container.
-pub(super) fn container(init: &mut Init<'_>, ask: &ContainerAsk, descriptors: &[OwnedFd]) -> Result<Pid, String> {
+pub(super) fn container(
+    init: &mut Init<'_>,
+    ask: &ContainerAsk,
+    descriptors: &[OwnedFd],
+) -> Result<Pid, String> {
     let context = |text: String| format!("start container `{}` of pod `{}`: {text}", ask.name, ask.pod);
     let [stdout, stderr] = descriptors else {
         return Err(context("it needs standard output and error".into()));
     };
-    let pod = init.pods.get_mut(&ask.pod).ok_or_else(|| format!("there is no pod `{}`", ask.pod))?;
+    let pod = init
+        .pods
+        .get_mut(&ask.pod)
+        .ok_or_else(|| format!("there is no pod `{}`", ask.pod))?;
     if pod.containers.contains_key(&ask.name) {
         return Err(context("it runs already".into()));
     }
     pod.inside().map_err(context)?;
     let plan = Plan::new(&init.scratch, &init.masked, pod, ask).map_err(context)?;
     let command = Prepared::new(&ask.command).map_err(context)?;
-    let inside = pod.existing().ok_or_else(|| context("its pod has no first process".into()))?;
+    let inside = pod
+        .existing()
+        .ok_or_else(|| context("its pod has no first process".into()))?;
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     let pid = fork_into(
         || join(pod, inside),
         |status| {
-            status.step("take its standard streams", || {
+            step("take its standard streams", || {
                 take_stdio(None, stdout.as_fd(), stderr.as_fd())?;
                 sys::close_from(3, &[status.number()])
             })?;
-            status.step("make its mount namespace", || {
+            step("make its mount namespace", || {
                 unshare(CloneFlags::CLONE_NEWNS)?;
                 private_mounts()
             })?;
             root::assemble(&plan)?;
-            status.step("make its user namespace", || {
+            step("make its user namespace", || {
                 unshare(CloneFlags::CLONE_NEWUSER)?;
                 map_user(ask.run_as_user, user, ask.run_as_group, group)?;
                 sys::hide()
             })?;
-            command.run(status)
+            command.run()
         },
     )
     .map_err(context)?;
     let namespace = |kind: &str| File::open(format!("/proc/{pid}/ns/{kind}")).map(OwnedFd::from);
     // A process that has ended already has no namespaces; its end is reported in a moment.
     if let (Ok(user), Ok(mounts)) = (namespace("user"), namespace("mnt")) {
-        pod.containers.insert(ask.name.clone(), Container { pid, user, mounts });
+        pod.containers
+            .insert(ask.name.clone(), Container { pid, user, mounts });
     }
     Ok(pid)
 }
@@ -147,13 +166,16 @@ pub(super) fn exec(
         return Err(context("it needs standard input, output and error".into()));
     };
     let pod = init.pod(pod)?;
-    let running = pod.containers.get(container).ok_or_else(|| context("it does not run".into()))?;
+    let running = pod
+        .containers
+        .get(container)
+        .ok_or_else(|| context("it does not run".into()))?;
     let inside = pod.existing().ok_or_else(|| context("it does not run".into()))?;
     let command = Prepared::new(command).map_err(context)?;
     fork_into(
         || join(pod, inside),
         |status| {
-            status.step("take its standard streams", || {
+            step("take its standard streams", || {
                 take_stdio(Some(stdin.as_fd()), stdout.as_fd(), stderr.as_fd())?;
                 if terminal {
                     sys::take_terminal()?;
@@ -167,7 +189,7 @@ pub(super) fn exec(
                 setns(&user, CloneFlags::CLONE_NEWUSER)?;
                 Ok(())
             })?;
-            command.run(status)
+            command.run()
         },
     )
     .map_err(context)
@@ -178,8 +200,8 @@ pub(super) fn prove_nested() -> io::Result<()> {
     let (user, group) = (geteuid().as_raw(), getegid().as_raw());
     let result = fork_into(
         || Ok(()),
-        |status| {
-            status.step("make a nested user namespace", || {
+        |_| {
+            step("make a nested user namespace", || {
                 unshare(CloneFlags::CLONE_NEWUSER)?;
                 map_user(65532, user, 65532, group)
             })?;
@@ -191,7 +213,8 @@ pub(super) fn prove_nested() -> io::Result<()> {
 
 /// The namespaces that a pod's containers share.
 fn join(pod: &Pod, inside: &Inside) -> Result<(), String> {
-    let enter = |what, namespace, kind| setns(namespace, kind).map_err(|e| format!("enter the pod's {what}: {e}"));
+    let enter =
+        |what, namespace, kind| setns(namespace, kind).map_err(|e| format!("enter the pod's {what}: {e}"));
     enter("network", &pod.network, CloneFlags::CLONE_NEWNET)?;
     enter("host name", &inside.hostname, CloneFlags::CLONE_NEWUTS)?;
     enter("message queues", &inside.messages, CloneFlags::CLONE_NEWIPC)?;
@@ -199,7 +222,11 @@ fn join(pod: &Pod, inside: &Inside) -> Result<(), String> {
 }
 
 /// A new session with these standard streams and default signals.
-fn take_stdio(stdin: Option<BorrowedFd<'_>>, stdout: BorrowedFd<'_>, stderr: BorrowedFd<'_>) -> io::Result<()> {
+fn take_stdio(
+    stdin: Option<BorrowedFd<'_>>,
+    stdout: BorrowedFd<'_>,
+    stderr: BorrowedFd<'_>,
+) -> io::Result<()> {
     setsid()?;
     match stdin {
         Some(stdin) => sys::duplicate_to(stdin, 0)?,
@@ -225,8 +252,16 @@ struct Prepared {
 
 impl Prepared {
     fn new(command: &Command) -> Result<Self, String> {
-        let program = command.argv.first().filter(|name| !name.is_empty()).ok_or("it has no command")?;
-        let search = command.env.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+        let program = command
+            .argv
+            .first()
+            .filter(|name| !name.is_empty())
+            .ok_or("it has no command")?;
+        let search = command
+            .env
+            .iter()
+            .find(|(name, _)| name == "PATH")
+            .map(|(_, value)| value.clone());
         Ok(Self {
             argv: c_strings(&command.argv)?,
             env: c_environment(&command.env)?,
@@ -237,17 +272,21 @@ impl Prepared {
     }
 
     /// Gives up everything and becomes the program.
-    fn run(&self, status: &Status) -> Result<Infallible, String> {
+    fn run(&self) -> Result<Infallible, String> {
         let directory = self.working_directory.display();
         chdir(&self.working_directory).map_err(|e| format!("working directory `{directory}`: {e}"))?;
         let program = self.find()?;
-        status.step("give up privileges", || {
+        step("give up privileges", || {
             sys::no_new_privileges()?;
             sys::keep_capabilities(&[])
         })?;
         confine::apply()?;
         let path = root::c_path(&program).map_err(|e| e.to_string())?;
-        Err(format!("execute `{}`: {}", program.display(), sys::execute(&path, &self.argv, &self.env)))
+        Err(format!(
+            "execute `{}`: {}",
+            program.display(),
+            sys::execute(&path, &self.argv, &self.env)
+        ))
     }
 
     fn find(&self) -> Result<PathBuf, String> {
@@ -255,7 +294,8 @@ impl Prepared {
             return Ok(PathBuf::from(&self.program));
         }
         let executable = |path: &Path| {
-            path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+            path.metadata()
+                .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
         };
         self.search
             .split(':')
@@ -281,12 +321,14 @@ impl Status {
         // Nobody listens only when the sandbox is ending.
         let _ = nix::unistd::write(self.pipe.borrow().as_fd(), line.as_bytes());
     }
-
-    fn step<T>(&self, what: &str, work: impl FnOnce() -> io::Result<T>) -> Result<T, String> {
-        work().map_err(|error| format!("{what}: {error}"))
-    }
 }
 
+/// Does one step of a start; its error says which.
+fn step<T>(what: &str, work: impl FnOnce() -> io::Result<T>) -> Result<T, String> {
+    work().map_err(|error| format!("{what}: {error}"))
+}
+
+/// Moves the status pipe out of the way of inherited descriptors.
 fn status_above(status: &Status) -> io::Result<()> {
     let above = sys::duplicate_above(status.pipe.borrow().as_fd(), INHERITABLE.end() + 1)?;
     *status.pipe.borrow_mut() = above;
@@ -327,14 +369,22 @@ pub(super) fn fork_into(
         Ok(text) => (text, true),
         Err(text) => (text, false),
     };
-    let line = |word: &str| text.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
-    let pid = line("pid").and_then(|number| number.parse().ok()).map(Pid::from_raw);
+    let line = |word: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(word)?.strip_prefix(' '))
+    };
+    let pid = line("pid")
+        .and_then(|number| number.parse().ok())
+        .map(Pid::from_raw);
     match (pid, line("error"), complete) {
         (_, Some(error), _) => Err(error.to_owned()),
         (Some(pid), None, true) => Ok(pid),
         (Some(pid), None, false) => {
             let _ = kill(pid, Signal::SIGKILL);
-            Err(format!("it took longer than {} s to start", START_LIMIT.as_secs()))
+            Err(format!(
+                "it took longer than {} s to start",
+                START_LIMIT.as_secs()
+            ))
         }
         (None, None, _) => Err("it ended before it started".into()),
     }
@@ -348,7 +398,10 @@ fn read_until_closed(reader: OwnedFd) -> Result<String, String> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now()).as_millis();
         let mut watched = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut watched, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) {
+        match poll(
+            &mut watched,
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO),
+        ) {
             Ok(0) => return Err(String::from_utf8_lossy(&text).into_owned()),
             Ok(_) => {}
             Err(nix::Error::EINTR) => continue,
@@ -368,7 +421,9 @@ fn read_until_closed(reader: OwnedFd) -> Result<String, String> {
 fn c_strings(texts: &[String]) -> Result<Vec<CString>, String> {
     texts
         .iter()
-        .map(|text| CString::new(text.as_bytes()).map_err(|_| format!("`{}` holds a zero byte", text.escape_debug())))
+        .map(|text| {
+            CString::new(text.as_bytes()).map_err(|_| format!("`{}` holds a zero byte", text.escape_debug()))
+        })
         .collect()
 }
 
@@ -379,7 +434,8 @@ fn c_environment(env: &[(String, String)]) -> Result<Vec<CString>, String> {
                 return Err(format!("`{name}` is not a name for an environment variable"));
             }
             let text = std::ffi::OsString::from(format!("{name}={value}"));
-            CString::new(text.as_bytes()).map_err(|_| format!("environment variable `{name}` holds a zero byte"))
+            CString::new(text.as_bytes())
+                .map_err(|_| format!("environment variable `{name}` holds a zero byte"))
         })
         .collect()
 }

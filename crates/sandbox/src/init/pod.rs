@@ -7,13 +7,15 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, connect, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, bind, connect, listen, setsockopt, socket,
+    sockopt,
 };
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{Pid, sethostname};
+use nix::unistd::{Pid, pipe2, sethostname};
 
 use super::{Init, launch, volume};
 use crate::netlink::Links;
@@ -70,9 +72,13 @@ impl Pod {
     pub(super) fn inside(&mut self) -> Result<&Inside, String> {
         if self.inside.is_none() {
             let hostname = self.spec.hostname.clone();
-            self.inside = Some(start_first(&hostname).map_err(|e| failed(&self.spec.name, "start its first process", &e))?);
+            self.inside = Some(
+                start_first(&hostname).map_err(|e| failed(&self.spec.name, "start its first process", &e))?,
+            );
         }
-        self.inside.as_ref().ok_or_else(|| "a pod lost its first process".to_owned())
+        self.inside
+            .as_ref()
+            .ok_or_else(|| "a pod lost its first process".to_owned())
     }
 
     pub(super) fn existing(&self) -> Option<&Inside> {
@@ -87,10 +93,16 @@ pub(super) fn create(init: &mut Init<'_>, spec: PodSpec) -> Result<Vec<OwnedFd>,
     }
     let octets = spec.address.octets();
     if octets.get(..2) != Some(&[10, 66]) || matches!(octets, [_, _, 0, 0 | 1] | [_, _, 255, 255]) {
-        return Err(format!("pod `{}` cannot have address {}: it is not one of 10.66.0.0/16's for pods", spec.name, spec.address));
+        return Err(format!(
+            "pod `{}` cannot have address {}: it is not one of 10.66.0.0/16's for pods",
+            spec.name, spec.address
+        ));
     }
     if let Some(other) = init.pods.values().find(|pod| pod.spec.address == spec.address) {
-        return Err(format!("pod `{}` cannot have address {}: pod `{}` has it", spec.name, spec.address, other.spec.name));
+        return Err(format!(
+            "pod `{}` cannot have address {}: pod `{}` has it",
+            spec.name, spec.address, other.spec.name
+        ));
     }
     let number = init.next_pod;
     init.next_pod += 1;
@@ -144,7 +156,11 @@ const RULES: &str = "write its nftables rules";
 
 type Made = (OwnedFd, Vec<OwnedFd>);
 
-fn make_network(init: &Init<'_>, interface: &str, address: Ipv4Addr) -> Result<Made, (&'static str, io::Error)> {
+fn make_network(
+    init: &Init<'_>,
+    interface: &str,
+    address: Ipv4Addr,
+) -> Result<Made, (&'static str, io::Error)> {
     let step = |what: &'static str| move |error: io::Error| (what, error);
     let network = new_network().map_err(step("make its network"))?;
     // From here on this process stands in the pod's network; whatever happens it goes back.
@@ -153,7 +169,9 @@ fn make_network(init: &Init<'_>, interface: &str, address: Ipv4Addr) -> Result<M
         let [a, b, c, d] = address.octets();
         let hardware = [0x02, 0x42, a, b, c, d];
         Links::open()
-            .and_then(|mut links| links.add_pair(interface, init.bridge, INTERFACE, hardware, network.as_fd()))
+            .and_then(|mut links| {
+                links.add_pair(interface, init.bridge, INTERFACE, hardware, network.as_fd())
+            })
             .map_err(step(PAIR))?;
         enter(&network).map_err(step("enter its network"))?;
         // The rules first: no packet ever passes without them.
@@ -188,7 +206,7 @@ fn enter(network: &OwnedFd) -> io::Result<()> {
 
 /// Values of the pod's own network: IPv6 on loopback only, nothing forwarded, every port free to bind without privilege.
 fn set_kernel_switches() -> io::Result<()> {
-    const SWITCHES: [(&str, &str); 8] = [
+    const SWITCHES: [(&str, &str); 12] = [
         ("ipv6/conf/all/disable_ipv6", "1"),
         ("ipv6/conf/default/disable_ipv6", "1"),
         ("ipv6/conf/eth0/disable_ipv6", "1"),
@@ -197,6 +215,11 @@ fn set_kernel_switches() -> io::Result<()> {
         ("ipv4/conf/all/route_localnet", "0"),
         ("ipv4/ip_unprivileged_port_start", "0"),
         ("ipv4/tcp_fwmark_accept", "0"),
+        // A connection that is over is forgotten soon: many short ones must not fill the table (seconds).
+        ("netfilter/nf_conntrack_tcp_timeout_time_wait", "2"),
+        ("netfilter/nf_conntrack_tcp_timeout_close", "2"),
+        ("netfilter/nf_conntrack_tcp_timeout_fin_wait", "20"),
+        ("netfilter/nf_conntrack_tcp_timeout_close_wait", "20"),
     ];
     for (name, value) in SWITCHES {
         match fs::write(format!("/proc/sys/net/{name}"), value) {
@@ -220,7 +243,10 @@ fn make_sockets(address: Ipv4Addr) -> io::Result<Vec<OwnedFd>> {
 /// A marked, bound socket of the present network; a stream socket listens. Not shared by `SO_REUSEPORT`, so that nobody joins it.
 fn open(kind: SockType, address: Ipv4Addr, port: u16) -> io::Result<OwnedFd> {
     let socket = marked(kind)?;
-    bind(socket.as_raw_fd(), &SockaddrIn::from(SocketAddrV4::new(address, port)))?;
+    bind(
+        socket.as_raw_fd(),
+        &SockaddrIn::from(SocketAddrV4::new(address, port)),
+    )?;
     if kind == SockType::Stream {
         listen(&socket, Backlog::new(4096)?)?;
     }
@@ -228,7 +254,12 @@ fn open(kind: SockType, address: Ipv4Addr, port: u16) -> io::Result<OwnedFd> {
 }
 
 fn marked(kind: SockType) -> io::Result<OwnedFd> {
-    let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    let socket = socket(
+        AddressFamily::Inet,
+        kind,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )?;
     setsockopt(&socket, sockopt::Mark, &MARK)?;
     Ok(socket)
 }
@@ -243,13 +274,19 @@ fn make_volumes(pod: &Pod) -> Result<(), String> {
 
 /// Where a volume of a pod lies, and what it is.
 pub(super) fn find_volume<'p>(pod: &'p Pod, name: &str) -> Result<(PathBuf, &'p Volume), String> {
-    let found = pod.spec.volumes.iter().enumerate().find(|(_, volume)| volume.name == name);
+    let found = pod
+        .spec
+        .volumes
+        .iter()
+        .enumerate()
+        .find(|(_, volume)| volume.name == name);
     let (number, volume) = found.ok_or_else(|| format!("pod `{}` has no volume `{name}`", pod.spec.name))?;
     Ok((pod.directory.join(number.to_string()), volume))
 }
 
 /// Starts the process that is PID 1 for a pod's containers and owns their namespaces.
 fn start_first(hostname: &str) -> io::Result<Inside> {
+    let (go, hold) = pipe2(OFlag::O_CLOEXEC)?;
     let pid = launch::fork_into(
         || {
             let flags = CloneFlags::CLONE_NEWPID | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
@@ -257,21 +294,28 @@ fn start_first(hostname: &str) -> io::Result<Inside> {
             sethostname(hostname).map_err(|e| format!("set its host name: {e}"))
         },
         |_| {
+            let step = |result: io::Result<()>| result.map_err(|e| format!("confine its first process: {e}"));
+            step(sys::no_new_privileges())?;
+            step(sys::keep_capabilities(&[]))?;
             // For good: this process only collects orphans until it is killed. Its end of the status pipe goes too.
-            sys::close_from(3, &[]).map_err(|e| format!("close descriptors: {e}"))?;
-            let _ = sys::no_new_privileges();
-            let _ = sys::keep_capabilities(&[]);
+            step(sys::close_from(0, &[go.as_raw_fd()]))?;
+            // Hidden as soon as its namespaces have been opened through /proc, which that would prevent.
+            let _ = nix::unistd::read(&go, &mut [0]);
+            let _ = sys::hide();
+            step(sys::close_from(0, &[]))?;
             collect_orphans()
         },
     )
     .map_err(io::Error::other)?;
     let namespace = |kind: &str| File::open(format!("/proc/{pid}/ns/{kind}")).map(OwnedFd::from);
-    Ok(Inside {
+    let inside = Inside {
         first: pid,
         processes: namespace("pid")?,
         hostname: namespace("uts")?,
         messages: namespace("ipc")?,
-    })
+    };
+    drop(hold);
+    Ok(inside)
 }
 
 /// Collects what ends until this process is killed. The signal stays blocked, as it was in the sandbox's first
@@ -280,7 +324,8 @@ fn collect_orphans() -> ! {
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     loop {
-        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {}
+        while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status != WaitStatus::StillAlive) {
+        }
         let _ = children.wait();
     }
 }
@@ -308,17 +353,27 @@ pub(super) fn counters(init: &Init<'_>, pod: &str) -> Result<PodCounters, String
 }
 
 /// Replaces a volume's files.
-pub(super) fn write_volume(init: &mut Init<'_>, pod: &str, name: &str, files: &[VolumeFile]) -> Result<(), String> {
+pub(super) fn write_volume(
+    init: &mut Init<'_>,
+    pod: &str,
+    name: &str,
+    files: &[VolumeFile],
+) -> Result<(), String> {
     let (place, volume) = find_volume(init.pod(pod)?, name)?;
     match volume.content {
         VolumeContent::Files(_) => volume::write(&place, files),
-        VolumeContent::Empty { .. } => Err(format!("volume `{name}` of pod `{pod}` holds what its containers put there")),
+        VolumeContent::Empty { .. } => Err(format!(
+            "volume `{name}` of pod `{pod}` holds what its containers put there"
+        )),
     }
 }
 
 /// Kills every application process of a pod, by killing PID 1 of their namespace.
 pub(super) fn kill_applications(init: &mut Init<'_>, name: &str) -> Result<(), String> {
-    let pod = init.pods.get_mut(name).ok_or_else(|| format!("there is no pod `{name}`"))?;
+    let pod = init
+        .pods
+        .get_mut(name)
+        .ok_or_else(|| format!("there is no pod `{name}`"))?;
     pod.containers.clear();
     if let Some(inside) = pod.inside.take() {
         kill(inside.first, Signal::SIGKILL).map_err(|e| failed(name, "kill its processes", &e.into()))?;
@@ -329,7 +384,10 @@ pub(super) fn kill_applications(init: &mut Init<'_>, name: &str) -> Result<(), S
 /// Ends a pod and everything in it.
 pub(super) fn delete(init: &mut Init<'_>, name: &str) -> Result<(), String> {
     kill_applications(init, name)?;
-    let pod = init.pods.remove(name).ok_or_else(|| format!("there is no pod `{name}`"))?;
+    let pod = init
+        .pods
+        .remove(name)
+        .ok_or_else(|| format!("there is no pod `{name}`"))?;
     for proxy in &pod.proxies {
         let _ = kill(*proxy, Signal::SIGKILL);
     }

@@ -29,23 +29,64 @@ use crate::sys::{self, MountAttributes};
 const HOST: &str = "/.host";
 
 /// Directories of programs and libraries, bound whole where the host has them.
-const SYSTEM: [&str; 9] = ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix"];
+const SYSTEM: [&str; 9] = [
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/opt", "/nix",
+];
 
 /// Entries of `/etc` that hold secrets or say what host this is.
 const ETC_MASKED: [&str; 24] = [
-    "shadow", "shadow-", "gshadow", "gshadow-", "passwd-", "group-", "sudoers", "sudoers.d", "ssh", "crypttab",
-    "krb5.keytab", "wireguard", "NetworkManager", "docker", "containerd", "kubernetes", "rancher", "machine-id",
-    "subuid", "subgid", "netplan", "polkit-1", "security", "letsencrypt",
+    "shadow",
+    "shadow-",
+    "gshadow",
+    "gshadow-",
+    "passwd-",
+    "group-",
+    "sudoers",
+    "sudoers.d",
+    "ssh",
+    "crypttab",
+    "krb5.keytab",
+    "wireguard",
+    "NetworkManager",
+    "docker",
+    "containerd",
+    "kubernetes",
+    "rancher",
+    "machine-id",
+    "subuid",
+    "subgid",
+    "netplan",
+    "polkit-1",
+    "security",
+    "letsencrypt",
 ];
 
 /// Private, writable and empty.
-const PRIVATE: [(&str, &str); 4] =
-    [("/tmp", "mode=1777"), ("/run", "mode=0755"), ("/var/tmp", "mode=1777"), ("/home/app", "mode=0700")];
+const PRIVATE: [(&str, &str); 4] = [
+    ("/tmp", "mode=1777"),
+    ("/run", "mode=0755"),
+    ("/var/tmp", "mode=1777"),
+    ("/home/app", "mode=0700"),
+];
 
 /// Files of `/proc` that tell about the host or act on it.
 const PROC_MASKED: [&str; 16] = [
-    "kcore", "keys", "key-users", "kallsyms", "kmsg", "sysrq-trigger", "timer_list", "sched_debug", "latency_stats",
-    "config.gz", "kpagecount", "kpageflags", "kpagecgroup", "slabinfo", "vmallocinfo", "modules",
+    "kcore",
+    "keys",
+    "key-users",
+    "kallsyms",
+    "kmsg",
+    "sysrq-trigger",
+    "timer_list",
+    "sched_debug",
+    "latency_stats",
+    "config.gz",
+    "kpagecount",
+    "kpageflags",
+    "kpagecgroup",
+    "slabinfo",
+    "vmallocinfo",
+    "modules",
 ];
 
 /// Directories of `/proc` that must not be written; with a real root the host's user id would be enough.
@@ -75,26 +116,57 @@ struct VolumePlan {
 impl Plan {
     /// # Errors
     /// A declared path that does not exist or must not be seen; a volume that the pod does not have.
-    pub(super) fn new(scratch: &Path, masked: &[PathBuf], pod: &Pod, ask: &ContainerAsk) -> Result<Self, String> {
+    pub(super) fn new(
+        scratch: &Path,
+        masked: &[PathBuf],
+        pod: &Pod,
+        ask: &ContainerAsk,
+    ) -> Result<Self, String> {
         let mut declared = Vec::new();
-        let paths = ask.read.iter().map(|path| (path, false)).chain(ask.write.iter().map(|path| (path, true)));
+        let paths = ask
+            .read
+            .iter()
+            .map(|path| (path, false))
+            .chain(ask.write.iter().map(|path| (path, true)));
         for (path, writable) in paths {
-            declared.push(Declared { path: declare(path, scratch, masked)?, writable });
+            declared.push(Declared {
+                path: declare(path, scratch, masked)?,
+                writable,
+            });
         }
         // A writable path below a readable one must come after it.
         declared.sort_by_key(|one| (one.path.components().count(), one.writable));
         let mut volumes = Vec::new();
         for wanted in &ask.volumes {
             let (source, volume) = find_volume(pod, &wanted.volume)?;
-            let sub_path = wanted.sub_path.as_deref().filter(|path| !path.is_empty()).map(PathBuf::from);
+            let sub_path = wanted
+                .sub_path
+                .as_deref()
+                .filter(|path| !path.is_empty())
+                .map(PathBuf::from);
             if let Some(path) = sub_path.as_deref().filter(|path| !is_inside(path)) {
-                return Err(format!("sub path `{}` leaves volume `{}`", path.display(), wanted.volume));
+                return Err(format!(
+                    "sub path `{}` leaves volume `{}`",
+                    path.display(),
+                    wanted.volume
+                ));
             }
             let target = clean(&wanted.path)
                 .filter(|target| target.parent().is_some())
-                .ok_or_else(|| format!("volume `{}` cannot be mounted at `{}`", wanted.volume, wanted.path.display()))?;
+                .ok_or_else(|| {
+                    format!(
+                        "volume `{}` cannot be mounted at `{}`",
+                        wanted.volume,
+                        wanted.path.display()
+                    )
+                })?;
             let read_only = wanted.read_only || matches!(volume.content, VolumeContent::Files(_));
-            volumes.push(VolumePlan { source, sub_path, target, read_only });
+            volumes.push(VolumePlan {
+                source,
+                sub_path,
+                target,
+                read_only,
+            });
         }
         volumes.sort_by_key(|volume| volume.target.components().count());
         Ok(Self {
@@ -114,14 +186,24 @@ fn declare(path: &Path, scratch: &Path, masked: &[PathBuf]) -> Result<PathBuf, S
     }
     let real = fs::canonicalize(path).map_err(|error| format!("declared path `{shown}`: {error}"))?;
     let within = |place: &Path| real.starts_with(place);
-    if real.parent().is_none() || ["/proc", "/sys", "/dev"].iter().any(|place| within(Path::new(place))) {
-        return Err(format!("declared path `{shown}` cannot be shared with a container"));
+    if real.parent().is_none()
+        || ["/proc", "/sys", "/dev"]
+            .iter()
+            .any(|place| within(Path::new(place)))
+    {
+        return Err(format!(
+            "declared path `{shown}` cannot be shared with a container"
+        ));
     }
     if within(scratch) || masked.iter().any(|place| within(place)) {
-        return Err(format!("declared path `{shown}` lies in the mesh's state directory"));
+        return Err(format!(
+            "declared path `{shown}` lies in the mesh's state directory"
+        ));
     }
     if fs::metadata(&real).is_ok_and(|meta| meta.file_type().is_socket()) {
-        return Err(format!("declared path `{shown}` is a socket of the host: containers talk through the mesh only"));
+        return Err(format!(
+            "declared path `{shown}` is a socket of the host: containers talk through the mesh only"
+        ));
     }
     Ok(real)
 }
@@ -131,7 +213,10 @@ fn etc(pod: &Pod, user: u32, group: u32) -> Vec<(&'static str, String)> {
     let mut users = String::from("root:x:0:0:root:/root:/bin/sh\n");
     let mut groups = String::from("root:x:0:\n");
     if user != 0 && user != 65534 {
-        users.push_str(&format!("app:x:{user}:{group}:app:{}:/bin/sh\n", crate::CONTAINER_HOME));
+        users.push_str(&format!(
+            "app:x:{user}:{group}:app:{}:/bin/sh\n",
+            crate::CONTAINER_HOME
+        ));
     }
     if group != 0 && group != 65534 {
         groups.push_str(&format!("app:x:{group}:\n"));
@@ -153,23 +238,28 @@ fn etc(pod: &Pod, user: u32, group: u32) -> Vec<(&'static str, String)> {
 pub(super) fn assemble(plan: &Plan) -> Result<(), String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
     enter_root(&plan.scratch.join("root")).map_err(step("make its root"))?;
-    let mut root = Root { exploded: Vec::new(), masked: plan.masked.clone() };
-    root.system().map_err(step("bind the system's directories"))?;
+    let mut root = Root {
+        exploded: Vec::new(),
+        masked: plan.masked.clone(),
+    };
+    system().map_err(step("bind the system's directories"))?;
     root.etc(&plan.etc).map_err(step("make /etc"))?;
     devices().map_err(step("make /dev"))?;
     processes().map_err(step("make /proc"))?;
     binary(&plan.scratch).map_err(step("bind the mesh's binary"))?;
     for Declared { path, writable } in &plan.declared {
-        root.bind(path, *writable).map_err(|error| format!("bind declared path `{}`: {error}", path.display()))?;
+        root.bind(path, *writable)
+            .map_err(|error| format!("bind declared path `{}`: {error}", path.display()))?;
     }
     let mut volumes = Vec::new();
     for volume in &plan.volumes {
         let at = |error: io::Error| format!("mount a volume at `{}`: {error}", volume.target.display());
         let tree = volume_tree(volume).map_err(at)?;
         let directory = is_directory(&tree).map_err(at)?;
-        let nested = plan.volumes.iter().any(|other| {
-            other.target != volume.target && volume.target.starts_with(&other.target)
-        });
+        let nested = plan
+            .volumes
+            .iter()
+            .any(|other| other.target != volume.target && volume.target.starts_with(&other.target));
         if !nested {
             root.place(&volume.target, directory).map_err(at)?;
         }
@@ -194,7 +284,9 @@ fn enter_root(place: &Path) -> io::Result<()> {
     fs::create_dir(&host)?;
     pivot_root(place, &host)?;
     chdir("/")?;
-    for directory in ["proc", "dev", "sys", "tmp", "run", "home", "home/app", "root", "var", "etc", "mnt", "srv"] {
+    for directory in [
+        "proc", "dev", "sys", "tmp", "run", "home", "home/app", "root", "var", "etc", "mnt", "srv",
+    ] {
         fs::create_dir(Path::new("/").join(directory))?;
     }
     for directory in ["tmp", "log", "lib", "cache"] {
@@ -208,6 +300,22 @@ fn enter_root(place: &Path) -> io::Result<()> {
     fs::create_dir("/run/lock")
 }
 
+/// The host's programs and libraries.
+fn system() -> io::Result<()> {
+    for path in SYSTEM {
+        let path = Path::new(path);
+        if fs::symlink_metadata(on_host(path)).is_ok() {
+            bind_entry(&on_host(path), path)?;
+        }
+    }
+    let cpus = Path::new("/sys/devices/system/cpu");
+    if on_host(cpus).is_dir() {
+        make_path(cpus, true)?;
+        attach(&read_only_tree(&on_host(cpus))?, cpus)?;
+    }
+    Ok(())
+}
+
 /// The new root while it is put together.
 struct Root {
     /// Directories that became memory file systems with the host's entries, to be sealed at the end.
@@ -216,21 +324,6 @@ struct Root {
 }
 
 impl Root {
-    fn system(&self) -> io::Result<()> {
-        for path in SYSTEM {
-            let path = Path::new(path);
-            if fs::symlink_metadata(on_host(path)).is_ok() {
-                self.entry(&on_host(path), path)?;
-            }
-        }
-        let cpus = Path::new("/sys/devices/system/cpu");
-        if on_host(cpus).is_dir() {
-            make_path(cpus, true)?;
-            attach(&read_only_tree(&on_host(cpus))?, cpus)?;
-        }
-        Ok(())
-    }
-
     /// `/etc` with the host's entries that are harmless and the pod's own files.
     fn etc(&mut self, own: &[(&'static str, String)]) -> io::Result<()> {
         let etc = Path::new("/etc");
@@ -262,25 +355,9 @@ impl Root {
             if self.masked.contains(&target) || entry.file_name().to_str().is_some_and(skip) {
                 continue;
             }
-            self.entry(&entry.path(), &target)?;
+            bind_entry(&entry.path(), &target)?;
         }
         Ok(())
-    }
-
-    /// Copies a symbolic link, binds a directory or file read-only; sockets, pipes and devices are left out.
-    fn entry(&self, host: &Path, target: &Path) -> io::Result<()> {
-        let kind = fs::symlink_metadata(host)?.file_type();
-        if kind.is_symlink() {
-            return symlink(fs::read_link(host)?, target);
-        }
-        if kind.is_dir() {
-            fs::create_dir(target)?;
-        } else if kind.is_file() {
-            File::create(target)?;
-        } else {
-            return Ok(());
-        }
-        attach(&read_only_tree(host)?, target)
     }
 
     /// Binds a host path at the same place.
@@ -288,7 +365,11 @@ impl Root {
         let host = on_host(path);
         let tree = sys::clone_tree(&c_path(&host)?)?;
         let flags = MountAttributes::NO_SUID | MountAttributes::NO_DEVICES;
-        let flags = if writable { flags } else { flags | MountAttributes::READ_ONLY };
+        let flags = if writable {
+            flags
+        } else {
+            flags | MountAttributes::READ_ONLY
+        };
         sys::restrict_tree(tree.as_fd(), MountAttributes(flags))?;
         self.place(path, host.is_dir())?;
         attach(&tree, path)
@@ -297,15 +378,28 @@ impl Root {
     /// Makes a directory or file where something will be mounted, exploding a read-only directory where it must.
     fn place(&mut self, path: &Path, directory: bool) -> io::Result<()> {
         let mut at = PathBuf::from("/");
-        let mut parts = path.components().filter(|part| matches!(part, Component::Normal(_))).peekable();
+        let mut parts = path
+            .components()
+            .filter(|part| matches!(part, Component::Normal(_)))
+            .peekable();
         while let Some(part) = parts.next() {
             let next = at.join(part);
             if fs::symlink_metadata(&next).is_ok() {
-                at = if parts.peek().is_some() { fs::canonicalize(&next)? } else { next };
+                at = if parts.peek().is_some() {
+                    fs::canonicalize(&next)?
+                } else {
+                    next
+                };
                 continue;
             }
             let is_file = parts.peek().is_none() && !directory;
-            let make = |path: &Path| if is_file { File::create(path).map(|_| ()) } else { fs::create_dir(path) };
+            let make = |path: &Path| {
+                if is_file {
+                    File::create(path).map(|_| ())
+                } else {
+                    fs::create_dir(path)
+                }
+            };
             match make(&next) {
                 Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
                     self.explode(&at, &|_| false)?;
@@ -326,7 +420,10 @@ impl Root {
                     memory(path, "mode=0555,size=4k")?;
                     sys::restrict_mount(&c_path(path)?, MountAttributes(MountAttributes::READ_ONLY))?;
                 }
-                Ok(_) => attach(&sys::clone_tree(&c_path(&on_host(Path::new("/dev/null")))?)?, path)?,
+                Ok(_) => attach(
+                    &sys::clone_tree(&c_path(&on_host(Path::new("/dev/null")))?)?,
+                    path,
+                )?,
                 Err(_) => {}
             }
         }
@@ -343,24 +440,54 @@ impl Root {
     }
 }
 
+/// Copies a symbolic link, binds a directory or file read-only; sockets, pipes and devices are left out.
+fn bind_entry(host: &Path, target: &Path) -> io::Result<()> {
+    let kind = fs::symlink_metadata(host)?.file_type();
+    if kind.is_symlink() {
+        return symlink(fs::read_link(host)?, target);
+    }
+    if kind.is_dir() {
+        fs::create_dir(target)?;
+    } else if kind.is_file() {
+        File::create(target)?;
+    } else {
+        return Ok(());
+    }
+    attach(&read_only_tree(host)?, target)
+}
+
 fn devices() -> io::Result<()> {
-    memory_with(Path::new("/dev"), "mode=0755", MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC)?;
+    memory_with(
+        Path::new("/dev"),
+        "mode=0755",
+        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
+    )?;
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
         let target = Path::new("/dev").join(name);
         let tree = sys::clone_tree(&c_path(&on_host(&target))?)?;
         File::create(&target)?;
         attach(&tree, &target)?;
     }
-    for (link, target) in
-        [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("ptmx", "pts/ptmx")]
-    {
+    for (link, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("ptmx", "pts/ptmx"),
+    ] {
         symlink(target, Path::new("/dev").join(link))?;
     }
     for directory in ["/dev/pts", "/dev/shm", "/dev/mqueue"] {
         fs::create_dir(directory)?;
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(Some("devpts"), "/dev/pts", Some("devpts"), flags, Some("newinstance,ptmxmode=0666,mode=0620"))?;
+    mount(
+        Some("devpts"),
+        "/dev/pts",
+        Some("devpts"),
+        flags,
+        Some("newinstance,ptmxmode=0666,mode=0620"),
+    )?;
     memory(Path::new("/dev/shm"), "mode=1777")
 }
 
@@ -395,8 +522,14 @@ fn binary(scratch: &Path) -> io::Result<()> {
 /// The part of a volume that is wanted, found without following any symbolic link, as the application may have made some.
 fn volume_tree(volume: &VolumePlan) -> io::Result<OwnedFd> {
     let path_only = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
-    let mut place: OwnedFd = openat2(nix::fcntl::AT_FDCWD, &on_host(&volume.source), OpenHow::new().flags(path_only))?;
-    let strict = OpenHow::new().flags(path_only).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let mut place: OwnedFd = openat2(
+        nix::fcntl::AT_FDCWD,
+        &on_host(&volume.source),
+        OpenHow::new().flags(path_only),
+    )?;
+    let strict = OpenHow::new()
+        .flags(path_only)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
     for part in volume.sub_path.iter().flat_map(|path| path.components()) {
         place = match openat2(&place, part.as_os_str(), strict) {
             // Kubernetes makes a sub path that is missing.
@@ -409,7 +542,11 @@ fn volume_tree(volume: &VolumePlan) -> io::Result<OwnedFd> {
     }
     let tree = sys::clone_tree_at(place.as_fd())?;
     let flags = MountAttributes::NO_SUID | MountAttributes::NO_DEVICES;
-    let flags = if volume.read_only { flags | MountAttributes::READ_ONLY } else { flags };
+    let flags = if volume.read_only {
+        flags | MountAttributes::READ_ONLY
+    } else {
+        flags
+    };
     sys::restrict_tree(tree.as_fd(), MountAttributes(flags))?;
     Ok(tree)
 }
@@ -417,7 +554,10 @@ fn volume_tree(volume: &VolumePlan) -> io::Result<OwnedFd> {
 fn is_directory(tree: &OwnedFd) -> io::Result<bool> {
     let meta = File::from(tree.try_clone()?).metadata()?;
     if meta.file_type().is_symlink() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "it is a symbolic link",
+        ));
     }
     Ok(meta.is_dir())
 }
@@ -463,7 +603,10 @@ fn memory_with(path: &Path, options: &str, flags: MsFlags) -> io::Result<()> {
 
 fn on_host(path: &Path) -> PathBuf {
     let mut host = PathBuf::from(HOST);
-    host.extend(path.components().filter(|part| matches!(part, Component::Normal(_))));
+    host.extend(
+        path.components()
+            .filter(|part| matches!(part, Component::Normal(_))),
+    );
     host
 }
 

@@ -14,12 +14,21 @@ pub(super) fn create(place: &Path, volume: &Volume) -> Result<(), String> {
     let failed = |error: io::Error| format!("make volume `{}`: {error}", volume.name);
     fs::create_dir(place).map_err(failed)?;
     let options = match volume.content {
-        VolumeContent::Empty { size_bytes: Some(size) } => format!("mode=0777,size={}", size.max(4096)),
+        VolumeContent::Empty {
+            size_bytes: Some(size),
+        } => format!("mode=0777,size={}", size.max(4096)),
         VolumeContent::Empty { size_bytes: None } => "mode=0777".to_owned(),
         VolumeContent::Files(_) => "mode=0755".to_owned(),
     };
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("bartizan"), place, Some("tmpfs"), flags, Some(options.as_str())).map_err(|e| failed(e.into()))?;
+    mount(
+        Some("bartizan"),
+        place,
+        Some("tmpfs"),
+        flags,
+        Some(options.as_str()),
+    )
+    .map_err(|e| failed(e.into()))?;
     match &volume.content {
         VolumeContent::Empty { .. } => Ok(()),
         VolumeContent::Files(files) => write(place, files),
@@ -81,16 +90,27 @@ mod tests {
     use super::*;
 
     fn file(path: &str, content: &str) -> VolumeFile {
-        VolumeFile { path: path.into(), mode: 0o640, content: content.into() }
+        VolumeFile {
+            path: path.into(),
+            mode: 0o640,
+            content: content.into(),
+        }
     }
 
     #[test]
     fn a_volume_holds_exactly_its_files() {
         let place = tempfile::tempdir().unwrap();
-        write(place.path(), &[file("a", "1"), file("d/b", "2"), file("e/c", "3")]).unwrap();
+        write(
+            place.path(),
+            &[file("a", "1"), file("d/b", "2"), file("e/c", "3")],
+        )
+        .unwrap();
         write(place.path(), &[file("a", "4"), file("d/b", "2")]).unwrap();
         assert_eq!(fs::read_to_string(place.path().join("a")).unwrap(), "4");
-        assert_eq!(fs::metadata(place.path().join("a")).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(
+            fs::metadata(place.path().join("a")).unwrap().permissions().mode() & 0o777,
+            0o640
+        );
         assert!(place.path().join("d/b").exists());
         assert!(!place.path().join("e").exists());
     }

@@ -15,7 +15,7 @@ pub(super) fn run(arguments: &[&str]) -> ExitCode {
     let line = match attempt(arguments) {
         Ok(text) => text,
         Err(error) => match error.raw_os_error() {
-            Some(code) => format!("refused {}", nix::errno::Errno::from_raw(code)),
+            Some(code) => format!("refused {:?}", nix::errno::Errno::from_raw(code)),
             None => format!("refused {error}"),
         },
     };
@@ -24,10 +24,14 @@ pub(super) fn run(arguments: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+#[expect(clippy::too_many_lines, reason = "a flat list of attempts")]
 fn attempt(arguments: &[&str]) -> io::Result<String> {
     match arguments {
         ["connect", to] => connect(to),
-        ["connect6"] => TcpStream::connect((Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), 80)).map(|_| "connected".into()),
+        ["marked", mark, to] => marked(mark.parse().unwrap(), to),
+        ["connect6"] => {
+            TcpStream::connect((Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), 80)).map(|_| "connected".into())
+        }
         ["loopback6"] => {
             let listener = TcpListener::bind((Ipv6Addr::LOCALHOST, 0))?;
             TcpStream::connect(listener.local_addr()?).map(|_| "connected".into())
@@ -36,7 +40,9 @@ fn attempt(arguments: &[&str]) -> io::Result<String> {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             TcpStream::connect(listener.local_addr()?).map(|_| "connected".into())
         }
-        ["udp", to] => UdpSocket::bind("0.0.0.0:0")?.send_to(b"x", to).map(|_| "sent".into()),
+        ["udp", to] => UdpSocket::bind("0.0.0.0:0")?
+            .send_to(b"x", to)
+            .map(|_| "sent".into()),
         ["dns", to] => dns(to),
         ["serve", port] => serve(port),
         ["bind", address] => TcpListener::bind(address).map(|_| "bound".into()),
@@ -52,7 +58,8 @@ fn attempt(arguments: &[&str]) -> io::Result<String> {
         ["unshare", flag] => checked(unsafe { libc::unshare(flag.parse().unwrap()) }.into()),
         ["clone"] => {
             // SAFETY: as fork; the child ends at once.
-            let result = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD, 0, 0, 0, 0) };
+            let result =
+                unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_NEWUSER | libc::SIGCHLD, 0, 0, 0, 0) };
             if result == 0 {
                 std::process::exit(0);
             }
@@ -63,7 +70,13 @@ fn attempt(arguments: &[&str]) -> io::Result<String> {
         // SAFETY: as above.
         ["io_uring"] => checked(unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, 0) }),
         ["mount"] => {
-            nix::mount::mount(Some("x"), "/tmp", Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>)?;
+            nix::mount::mount(
+                Some("x"),
+                "/tmp",
+                Some("tmpfs"),
+                nix::mount::MsFlags::empty(),
+                None::<&str>,
+            )?;
             Ok("mounted".into())
         }
         ["remount"] => {
@@ -76,26 +89,56 @@ fn attempt(arguments: &[&str]) -> io::Result<String> {
             Ok("attached".into())
         }
         ["kill", pid] => {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.parse().unwrap()), nix::sys::signal::Signal::SIGKILL)?;
+            nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid.parse().unwrap()),
+                nix::sys::signal::Signal::SIGKILL,
+            )?;
             Ok("sent".into())
         }
-        ["read", path] => fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).trim().replace('\n', "|")),
-        ["write", path] => fs::OpenOptions::new().write(true).create(true).truncate(false).open(path)?.write_all(b"x").map(|()| "written".into()),
+        ["read", path] => {
+            fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).trim().replace('\n', "|"))
+        }
+        ["write", path] => fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?
+            .write_all(b"x")
+            .map(|()| "written".into()),
         ["list", path] => {
-            let mut names: Vec<String> = fs::read_dir(path)?.flatten().map(|e| e.file_name().to_string_lossy().into()).collect();
+            let mut names: Vec<String> = fs::read_dir(path)?
+                .flatten()
+                .map(|e| e.file_name().to_string_lossy().into())
+                .collect();
             names.sort();
             Ok(names.join(" "))
         }
-        ["processes"] => Ok(fs::read_dir("/proc")?.flatten().filter(|e| e.file_name().to_string_lossy().parse::<u32>().is_ok()).count().to_string()),
-        ["abstract", name] => UnixStream::connect_addr(&UnixAddress::from_abstract_name(name)?).map(|_| "connected".into()),
+        ["processes"] => Ok(fs::read_dir("/proc")?
+            .flatten()
+            .filter(|e| e.file_name().to_string_lossy().parse::<u32>().is_ok())
+            .count()
+            .to_string()),
+        ["abstract", name] => {
+            UnixStream::connect_addr(&UnixAddress::from_abstract_name(name)?).map(|_| "connected".into())
+        }
         ["unix", path] => UnixStream::connect(path).map(|_| "connected".into()),
         ["status", field] => {
             let status = fs::read_to_string("/proc/self/status")?;
-            Ok(status.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix(':')).unwrap_or("").split_whitespace().collect::<Vec<_>>().join(" "))
+            Ok(status
+                .lines()
+                .find_map(|l| l.strip_prefix(field)?.strip_prefix(':'))
+                .unwrap_or("")
+                .split_whitespace()
+                .collect::<Vec<_>>()
+                .join(" "))
         }
         ["descriptors"] => Ok(fs::read_dir("/proc/self/fd")?.count().to_string()),
         ["hostname"] => Ok(nix::unistd::gethostname()?.to_string_lossy().into()),
-        ["terminal"] => Ok(if io::IsTerminal::is_terminal(&io::stdin()) { nix::unistd::tcgetpgrp(io::stdin())?.to_string() } else { "none".into() }),
+        ["terminal"] => Ok(if io::IsTerminal::is_terminal(&io::stdin()) {
+            nix::unistd::tcgetpgrp(io::stdin())?.to_string()
+        } else {
+            "none".into()
+        }),
         ["inject"] => {
             // SAFETY: TIOCSTI reads one byte.
             checked(unsafe { libc::ioctl(0, libc::TIOCSTI, c"x".as_ptr()) }.into())
@@ -103,7 +146,12 @@ fn attempt(arguments: &[&str]) -> io::Result<String> {
         ["orphan"] => {
             // SAFETY: this program has one thread.
             match unsafe { nix::unistd::fork() }? {
-                nix::unistd::ForkResult::Child => wait_forever(),
+                nix::unistd::ForkResult::Child => {
+                    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+                    nix::unistd::dup2_stdout(&null)?;
+                    nix::unistd::dup2_stderr(&null)?;
+                    wait_forever()
+                }
                 nix::unistd::ForkResult::Parent { .. } => Ok("left".into()),
             }
         }
@@ -130,6 +178,20 @@ fn connect(to: &str) -> io::Result<String> {
     Ok(text)
 }
 
+/// Connects as a proxy does.
+fn marked(mark: u32, to: &str) -> io::Result<String> {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt,
+    };
+    let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)?;
+    setsockopt(&socket, sockopt::Mark, &mark)?;
+    let to: std::net::SocketAddrV4 = to.parse().unwrap();
+    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrIn::from(to))?;
+    let mut text = String::new();
+    TcpStream::from(socket).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 fn dns(to: &str) -> io::Result<String> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.set_read_timeout(Some(PATIENCE))?;
@@ -153,12 +215,17 @@ fn serve(port: &str) -> io::Result<String> {
 
 /// Tries to share a listening socket with whoever has it.
 fn join_group(address: &str) -> io::Result<String> {
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt};
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, setsockopt, socket, sockopt,
+    };
     let address: std::net::SocketAddrV4 = address.parse().unwrap();
     let socket = socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)?;
     setsockopt(&socket, sockopt::ReusePort, &true)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrIn::from(address))?;
+    bind(
+        std::os::fd::AsRawFd::as_raw_fd(&socket),
+        &SockaddrIn::from(address),
+    )?;
     nix::sys::socket::listen(&socket, nix::sys::socket::Backlog::new(16)?)?;
     Ok("joined".into())
 }
@@ -172,5 +239,9 @@ fn set_option(level: i32, name: i32, value: i32) -> io::Result<String> {
 }
 
 fn checked(result: libc::c_long) -> io::Result<String> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok("done".into()) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok("done".into())
+    }
 }

@@ -2,7 +2,14 @@
 //!
 //! This program is its own sandbox init, its own application (bound into each container as the mesh's binary is) and its
 //! own victim for `kill -9`. As root it runs everything twice: as root and as a user without privilege.
-#![expect(unsafe_code, clippy::print_stdout, clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test program that attacks from inside")]
+#![expect(
+    unsafe_code,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test program that attacks from inside"
+)]
 
 mod attack;
 mod scene;
@@ -13,7 +20,13 @@ use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().collect();
-    match arguments.iter().skip(1).map(String::as_str).collect::<Vec<_>>().as_slice() {
+    match arguments
+        .iter()
+        .skip(1)
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         ["sandbox-init", control] => bartizan_sandbox::sandbox_init_main(control.parse().unwrap()),
         ["attack", rest @ ..] => attack::run(rest),
         ["victim", directory] => scene::victim(directory),
@@ -24,7 +37,11 @@ fn main() -> ExitCode {
 
 /// Runs every scene whose name holds the first argument that is not an option, as this user and, where it is root, as another.
 fn all(arguments: &[&str]) -> ExitCode {
-    let filter = arguments.iter().find(|argument| !argument.starts_with('-')).copied().unwrap_or_default();
+    let filter = arguments
+        .iter()
+        .find(|argument| !argument.starts_with('-'))
+        .copied()
+        .unwrap_or_default();
     let root = nix::unistd::geteuid().is_root();
     let mut failed = scene::run_all(filter);
     if root {
@@ -37,8 +54,18 @@ fn all(arguments: &[&str]) -> ExitCode {
         for (path, mode) in [(directory.path(), 0o755), (copy.as_path(), 0o755)] {
             std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
         }
-        let status = Command::new(&copy).args(arguments).current_dir("/").uid(4242).gid(4242).status().unwrap();
+        let status = Command::new(&copy)
+            .args(arguments)
+            .current_dir("/")
+            .uid(4242)
+            .gid(4242)
+            .status()
+            .unwrap();
         failed |= !status.success();
     }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }

@@ -13,8 +13,9 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use bartizan_sandbox::{
-    CONTAINER_BINARY, CONTAINER_PATH, ContainerSpec, Event, ExecSpec, ExitStatus, Options, PodSockets, PodSpec,
-    ProcessId, ProxySpec, Sandbox, SandboxError, Volume, VolumeContent, VolumeFile, VolumeMount, hosts, resolv_conf,
+    CONTAINER_BINARY, CONTAINER_PATH, ContainerSpec, Event, ExecSpec, ExitStatus, MARK, MARK_SELF, Options,
+    PodSockets, PodSpec, ProcessId, ProxySpec, Sandbox, SandboxError, Volume, VolumeContent, VolumeFile,
+    VolumeMount, hosts, resolv_conf,
 };
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -25,16 +26,29 @@ type Scene = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 /// Runs the scenes and says whether any failed.
 pub(super) fn run_all(filter: &str) -> bool {
     let scenes: [(&str, Scene); 11] = [
-        ("application_tcp_is_captured_with_its_destination", || Box::pin(outbound())),
+        ("application_tcp_is_captured_with_its_destination", || {
+            Box::pin(outbound())
+        }),
         ("tcp_from_other_pods_arrives_at_the_proxy", || Box::pin(inbound())),
         ("dns_is_captured", || Box::pin(dns())),
-        ("nothing_but_tcp_leaves_and_drops_are_counted", || Box::pin(drops())),
+        ("nothing_but_tcp_leaves_and_drops_are_counted", || {
+            Box::pin(drops())
+        }),
         ("an_application_cannot_escape", || Box::pin(escapes())),
         ("an_application_sees_only_its_own_world", || Box::pin(view())),
-        ("volumes_and_declared_paths_are_where_they_should_be", || Box::pin(files())),
-        ("processes_are_started_signalled_and_reported", || Box::pin(processes())),
-        ("a_proxy_has_its_descriptors_and_one_capability", || Box::pin(proxy())),
-        ("pods_are_made_and_deleted_without_trace", || Box::pin(lifecycle())),
+        ("volumes_and_declared_paths_are_where_they_should_be", || {
+            Box::pin(files())
+        }),
+        ("processes_are_started_signalled_and_reported", || {
+            Box::pin(processes())
+        }),
+        ("a_proxy_has_its_descriptors_and_one_capability", || {
+            Box::pin(proxy())
+        }),
+        (
+            "pods_are_made_and_deleted_without_trace",
+            || Box::pin(lifecycle()),
+        ),
         ("a_killed_supervisor_leaves_nothing", || Box::pin(killed())),
     ];
     if let Err(text) = possible() {
@@ -48,14 +62,21 @@ pub(super) fn run_all(filter: &str) -> bool {
         }
         let started = Instant::now();
         let result = std::panic::catch_unwind(|| runtime().block_on(scene()));
-        println!("{} {name} ({} ms)", if result.is_ok() { "ok    " } else { "FAILED" }, started.elapsed().as_millis());
+        println!(
+            "{} {name} ({} ms)",
+            if result.is_ok() { "ok    " } else { "FAILED" },
+            started.elapsed().as_millis()
+        );
         failed |= result.is_err();
     }
     failed
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 fn possible() -> Result<(), String> {
@@ -132,7 +153,12 @@ async fn text_of(mut reader: File) -> String {
         reader.read_to_string(&mut text).unwrap();
         text
     });
-    tokio::time::timeout(PATIENCE, read).await.expect("output ends in time").unwrap().trim().to_owned()
+    tokio::time::timeout(PATIENCE, read)
+        .await
+        .expect("output ends in time")
+        .unwrap()
+        .trim()
+        .to_owned()
 }
 
 async fn first_line(mut reader: File) -> (String, File) {
@@ -144,16 +170,29 @@ async fn first_line(mut reader: File) -> (String, File) {
         }
         (String::from_utf8(line).unwrap(), reader)
     });
-    tokio::time::timeout(PATIENCE, read).await.expect("a line comes in time").unwrap()
+    tokio::time::timeout(PATIENCE, read)
+        .await
+        .expect("a line comes in time")
+        .unwrap()
 }
 
 impl World {
     async fn new(pods: &[(&str, u8)]) -> Self {
         let state = tempfile::tempdir().unwrap();
         let (sandbox, events) = Sandbox::start(options(state.path())).await.unwrap();
-        let mut world = Self { sandbox, events, ended: HashMap::new(), state, sockets: HashMap::new() };
+        let mut world = Self {
+            sandbox,
+            events,
+            ended: HashMap::new(),
+            state,
+            sockets: HashMap::new(),
+        };
         for (name, last) in pods {
-            let sockets = world.sandbox.create_pod(pod(name, *last, Vec::new())).await.unwrap();
+            let sockets = world
+                .sandbox
+                .create_pod(pod(name, *last, Vec::new()))
+                .await
+                .unwrap();
             world.sockets.insert((*name).into(), sockets);
         }
         world
@@ -161,7 +200,8 @@ impl World {
 
     async fn attack(&mut self, pod: &str, arguments: &[&str]) -> String {
         let (reader, writer) = output();
-        self.run(container(pod, "attacker", arguments, writer), reader).await
+        self.run(container(pod, "attacker", arguments, writer), reader)
+            .await
     }
 
     /// Runs a container to its end and returns what it printed.
@@ -177,7 +217,10 @@ impl World {
             if let Some(status) = self.ended.get(&process) {
                 return *status;
             }
-            match tokio::time::timeout(PATIENCE, self.events.recv()).await.expect("the process ends in time") {
+            match tokio::time::timeout(PATIENCE, self.events.recv())
+                .await
+                .expect("the process ends in time")
+            {
                 Some(Event::Exited { process, status }) => {
                     self.ended.insert(process, status);
                 }
@@ -189,7 +232,11 @@ impl World {
     /// Starts an application that listens on `port`; its process.
     async fn server(&mut self, pod: &str, port: &str) -> ProcessId {
         let (reader, writer) = output();
-        let process = self.sandbox.spawn_container(container(pod, "server", &["serve", port], writer)).await.unwrap();
+        let process = self
+            .sandbox
+            .spawn_container(container(pod, "server", &["serve", port], writer))
+            .await
+            .unwrap();
         assert_eq!(first_line(reader).await.0, "listening");
         process
     }
@@ -197,7 +244,10 @@ impl World {
 
 fn original_destination(stream: &std::net::TcpStream) -> SocketAddrV4 {
     let address = nix::sys::socket::getsockopt(stream, nix::sys::socket::sockopt::OriginalDst).unwrap();
-    SocketAddrV4::new(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)), u16::from_be(address.sin_port))
+    SocketAddrV4::new(
+        Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)),
+        u16::from_be(address.sin_port),
+    )
 }
 
 /// Answers one connection with where it wanted to go.
@@ -214,10 +264,23 @@ fn answer_one(listener: &TcpListener) -> tokio::task::JoinHandle<()> {
 
 async fn outbound() {
     let mut world = World::new(&[("a", 5)]).await;
-    for to in ["10.66.0.9:8080", "10.67.1.2:80", "10.66.0.5:7777", "93.184.216.34:443", "10.66.0.1:53"] {
-        let listener = if to.ends_with(":53") { &world.sockets["a"].dns_tcp } else { &world.sockets["a"].outbound };
+    for to in [
+        "10.66.0.9:8080",
+        "10.67.1.2:80",
+        "10.66.0.5:7777",
+        "93.184.216.34:443",
+        "10.66.0.1:53",
+    ] {
+        let listener = if to.ends_with(":53") {
+            &world.sockets["a"].dns_tcp
+        } else {
+            &world.sockets["a"].outbound
+        };
         let answer = answer_one(listener);
-        assert_eq!(world.attack("a", &["connect", to]).await, format!("10.66.0.5 wanted {to}"));
+        assert_eq!(
+            world.attack("a", &["connect", to]).await,
+            format!("10.66.0.5 wanted {to}")
+        );
         answer.await.unwrap();
     }
     assert_eq!(world.attack("a", &["loopback"]).await, "connected");
@@ -238,23 +301,44 @@ async fn inbound() {
     answer.await.unwrap();
     // To its own application, by both addresses.
     for address in [Ipv4Addr::new(10, 66, 0, 6), Ipv4Addr::LOCALHOST] {
-        let stream = world.sandbox.open_socket("b", SocketAddrV4::new(address, 8080), PATIENCE).await.unwrap();
+        let stream = world
+            .sandbox
+            .open_socket("b", SocketAddrV4::new(address, 8080), PATIENCE)
+            .await
+            .unwrap();
         assert!(read(stream).await.starts_with("application"));
     }
     // Not beyond the pods, even with the mark.
     let outside = SocketAddrV4::new(Ipv4Addr::new(10, 67, 0, 1), 80);
-    assert!(world.sandbox.open_socket("a", outside, Duration::from_millis(300)).await.is_err());
+    assert!(
+        world
+            .sandbox
+            .open_socket("a", outside, Duration::from_millis(300))
+            .await
+            .is_err()
+    );
     // A closed port of the pod itself is refused at once.
     let closed = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 81);
-    let error = world.sandbox.open_socket("a", closed, PATIENCE).await.unwrap_err().to_string();
-    assert_eq!(error, "connect to 127.0.0.1:81 in pod `a`");
+    let error = world
+        .sandbox
+        .open_socket("a", closed, PATIENCE)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        error,
+        "connect to 127.0.0.1:81 in pod `a`: Connection refused (os error 111)"
+    );
 }
 
 async fn read(stream: tokio::net::TcpStream) -> String {
     let mut stream = stream;
     let mut text = String::new();
     let read = tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text);
-    tokio::time::timeout(PATIENCE, read).await.expect("an answer in time").unwrap();
+    tokio::time::timeout(PATIENCE, read)
+        .await
+        .expect("an answer in time")
+        .unwrap();
     text
 }
 
@@ -286,7 +370,12 @@ async fn drops() {
     assert!(after.udp_out >= 2, "{after:?}");
     // ICMP and raw sockets cannot even be made.
     for (kind, protocol) in [("2", "1"), ("3", "1"), ("3", "255"), ("3", "17")] {
-        assert!(world.attack("a", &["socket", "2", kind, protocol]).await.starts_with("refused E"));
+        assert!(
+            world
+                .attack("a", &["socket", "2", kind, protocol])
+                .await
+                .starts_with("refused E")
+        );
     }
     // The proxy's own kind of socket cannot be made by the application, and its UDP would not pass either.
     assert_eq!(world.attack("a", &["udp", "127.0.0.1:9"]).await, "sent");
@@ -328,7 +417,7 @@ async fn escapes() {
         (vec!["ptrace", "1"], "refused EPERM"),
         (vec!["kill", "1"], "sent"),
         (vec!["read", "/proc/1/environ"], "refused EACCES"),
-        (vec!["list", "/proc/1/fd"], "refused EACCES"),
+        (vec!["list", "/proc/1/fd"], "refused EACCES|"),
         (vec!["list", "/proc/1/root"], "refused EACCES"),
         (vec!["write", "/proc/sys/kernel/core_pattern"], "refused"),
         (vec!["write", "/proc/sys/net/ipv4/ip_forward"], "refused"),
@@ -336,7 +425,7 @@ async fn escapes() {
         (vec!["write", "/etc/passwd"], "refused"),
         (vec!["write", CONTAINER_BINARY], "refused"),
         (vec!["write", "/anything"], "refused EROFS"),
-        (vec!["read", "/proc/kcore"], ""),
+        (vec!["read", "/proc/kcore"], "refused ENOENT|"),
         (vec!["list", "/root"], ""),
         (vec!["read", "/etc/shadow"], "refused ENOENT"),
         (vec!["bind", "127.0.0.1:15001"], "refused EADDRINUSE"),
@@ -350,15 +439,23 @@ async fn escapes() {
     ];
     for (attempt, expected) in attempts {
         let outcome = world.attack("a", &attempt).await;
-        let met = outcome == expected || (expected == "refused" && outcome.starts_with("refused E"));
+        let met = expected.split('|').any(|expected| outcome == expected)
+            || (expected == "refused" && outcome.starts_with("refused E"));
         assert!(met, "{attempt:?}: {outcome}, expected {expected}");
     }
     // Its own inbound port is reached by nobody but the mesh: the connection is captured like any other.
     let answer = answer_one(&world.sockets["a"].outbound);
-    assert_eq!(world.attack("a", &["connect", inbound_of_own]).await, "10.66.0.5 wanted 10.66.0.5:15006");
+    assert_eq!(
+        world.attack("a", &["connect", inbound_of_own]).await,
+        "10.66.0.5 wanted 10.66.0.5:15006"
+    );
     answer.await.unwrap();
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        assert_eq!(world.attack("a", &["status", set]).await, "0000000000000000", "{set}");
+        assert_eq!(
+            world.attack("a", &["status", set]).await,
+            "0000000000000000",
+            "{set}"
+        );
     }
     assert_eq!(world.attack("a", &["status", "NoNewPrivs"]).await, "1");
     assert_eq!(world.attack("a", &["status", "Seccomp"]).await, "2");
@@ -367,7 +464,12 @@ async fn escapes() {
     // The pod's first process is still there after `kill 1`.
     assert_eq!(world.attack("a", &["processes"]).await, "2");
     // As uid 0, which a user can ask for, nothing is different.
-    for attempt in [&["mark"][..], &["mount"], &["socket", "2", "3", "6"], &["unshare", "268435456"]] {
+    for attempt in [
+        &["mark"][..],
+        &["mount"],
+        &["socket", "2", "3", "6"],
+        &["unshare", "268435456"],
+    ] {
         let (reader, writer) = output();
         let mut spec = container("a", "root", attempt, writer);
         (spec.run_as_user, spec.run_as_group) = (0, 0);
@@ -379,17 +481,45 @@ async fn view() {
     let mut world = World::new(&[("a", 5)]).await;
     assert_eq!(world.attack("a", &["hostname"]).await, "a");
     assert_eq!(world.attack("a", &["read", "/etc/hostname"]).await, "a");
-    assert_eq!(world.attack("a", &["status", "Uid"]).await, "65532 65532 65532 65532");
+    assert_eq!(
+        world.attack("a", &["status", "Uid"]).await,
+        "65532 65532 65532 65532"
+    );
     let resolver = world.attack("a", &["read", "/etc/resolv.conf"]).await;
-    assert_eq!(resolver, "nameserver 10.66.0.1|search shop.svc.cluster.local svc.cluster.local cluster.local|options ndots:5");
-    assert!(world.attack("a", &["read", "/etc/hosts"]).await.contains("10.66.0.5\ta"));
-    assert!(world.attack("a", &["read", "/etc/nsswitch.conf"]).await.contains("hosts: files dns"));
-    assert!(world.attack("a", &["read", "/etc/passwd"]).await.contains("app:x:65532:65532"));
+    assert_eq!(
+        resolver,
+        "nameserver 10.66.0.1|search shop.svc.cluster.local svc.cluster.local cluster.local|options ndots:5"
+    );
+    assert!(
+        world
+            .attack("a", &["read", "/etc/hosts"])
+            .await
+            .contains("10.66.0.5\ta")
+    );
+    assert!(
+        world
+            .attack("a", &["read", "/etc/nsswitch.conf"])
+            .await
+            .contains("hosts: files dns")
+    );
+    assert!(
+        world
+            .attack("a", &["read", "/etc/passwd"])
+            .await
+            .contains("app:x:65532:65532")
+    );
     assert_eq!(world.attack("a", &["list", "/run"]).await, "bartizan lock");
     assert_eq!(world.attack("a", &["list", "/home"]).await, "app");
     assert_eq!(world.attack("a", &["list", "/tmp"]).await, "");
     assert_eq!(world.attack("a", &["list", "/sys"]).await, "devices");
-    for path in ["/tmp/x", "/run/x", "/var/tmp/x", "/dev/shm/x", "/home/app/x", "/dev/null"] {
+    for path in [
+        "/tmp/x",
+        "/run/x",
+        "/var/tmp/x",
+        "/dev/shm/x",
+        "/home/app/x",
+        "/dev/null",
+    ] {
         // /run belongs to root in the container's eyes as well as ours, so it is writable for the one user there is.
         assert_eq!(world.attack("a", &["write", path]).await, "written", "{path}");
     }
@@ -398,12 +528,19 @@ async fn view() {
     // Programs of the host run, and find themselves by name.
     let (reader, writer) = output();
     let mut spec = container("a", "shell", &[], writer);
-    spec.argv = ["sh", "-c", "id -u && pwd && echo $A && cat /proc/1/comm >/dev/null && ls /proc/self/fd | wc -l"].map(String::from).into();
+    spec.argv = [
+        "sh",
+        "-c",
+        "id -u && pwd && echo $A && cat /proc/1/comm >/dev/null && ls /proc/self/fd | wc -l",
+    ]
+    .map(String::from)
+    .into();
     spec.env.push(("A".into(), "b c".into()));
     spec.working_directory = "/usr".into();
     assert_eq!(world.run(spec, reader).await, "65532\n/usr\nb c\n4");
 }
 
+#[expect(clippy::too_many_lines, reason = "one scene, top to bottom")]
 async fn files() {
     let state = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
@@ -418,11 +555,29 @@ async fn files() {
     let mut start = options(state.path());
     start.masked.push(inner_state.clone());
     let (sandbox, events) = Sandbox::start(start).await.unwrap();
-    let mut world = World { sandbox, events, ended: HashMap::new(), state, sockets: HashMap::new() };
-    let file = |path: &str, content: &str| VolumeFile { path: path.into(), mode: 0o644, content: content.into() };
+    let mut world = World {
+        sandbox,
+        events,
+        ended: HashMap::new(),
+        state,
+        sockets: HashMap::new(),
+    };
+    let file = |path: &str, content: &str| VolumeFile {
+        path: path.into(),
+        mode: 0o644,
+        content: content.into(),
+    };
     let volumes = vec![
-        Volume { name: "shared".into(), content: VolumeContent::Empty { size_bytes: Some(1 << 20) } },
-        Volume { name: "config".into(), content: VolumeContent::Files(vec![file("a.yaml", "one"), file("d/b", "two")]) },
+        Volume {
+            name: "shared".into(),
+            content: VolumeContent::Empty {
+                size_bytes: Some(1 << 20),
+            },
+        },
+        Volume {
+            name: "config".into(),
+            content: VolumeContent::Files(vec![file("a.yaml", "one"), file("d/b", "two")]),
+        },
     ];
     world.sandbox.create_pod(pod("a", 5, volumes)).await.unwrap();
     let volume = |volume: &str, path: &str, sub_path: Option<&str>| VolumeMount {
@@ -468,13 +623,26 @@ async fn files() {
     assert_eq!(fs::read_to_string(real.join("data/new")).unwrap(), "x");
     // An explosion of /usr/share must not lose its entries.
     assert!(look(&mut world, &["list", "/usr/share"]).await.split(' ').count() > 5);
-    world.sandbox.write_volume("a", "config", vec![file("a.yaml", "changed")]).await.unwrap();
-    assert_eq!(look(&mut world, &["read", "/etc/app/config/a.yaml"]).await, "changed");
+    world
+        .sandbox
+        .write_volume("a", "config", vec![file("a.yaml", "changed")])
+        .await
+        .unwrap();
+    assert_eq!(
+        look(&mut world, &["read", "/etc/app/config/a.yaml"]).await,
+        "changed"
+    );
 
     // A symbolic link that an application puts into a volume leads nowhere.
     let (reader, writer) = output();
     let mut planter = container("a", "planter", &[], writer);
-    planter.argv = ["sh", "-c", "ln -s / /data/evil && ln -s / /data/part/up && echo planted"].map(String::from).into();
+    planter.argv = [
+        "sh",
+        "-c",
+        "ln -s / /data/evil && ln -s / /data/part/up && echo planted",
+    ]
+    .map(String::from)
+    .into();
     planter.volumes = vec![volume("shared", "/data", None)];
     assert_eq!(world.run(planter, reader).await, "planted");
     for sub_path in ["evil", "evil/etc", "part/up/etc", "../x", "/etc"] {
@@ -492,16 +660,28 @@ async fn files() {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one scene, top to bottom")]
 async fn processes() {
     let mut world = World::new(&[("a", 5)]).await;
     let (reader, writer) = output();
-    let waiting = world.sandbox.spawn_container(container("a", "main", &["wait"], writer)).await.unwrap();
+    let waiting = world
+        .sandbox
+        .spawn_container(container("a", "main", &["wait"], writer))
+        .await
+        .unwrap();
     let (line, _reader) = first_line(reader).await;
     assert_eq!(line, "waiting");
 
     let (_, writer) = output();
-    let twice = world.sandbox.spawn_container(container("a", "main", &["wait"], writer)).await.unwrap_err();
-    assert_eq!(twice.to_string(), "start container `main` of pod `a`: it runs already");
+    let twice = world
+        .sandbox
+        .spawn_container(container("a", "main", &["wait"], writer))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        twice.to_string(),
+        "start container `main` of pod `a`: it runs already"
+    );
 
     let exec = async |world: &mut World, arguments: &[&str], input: &str| {
         let (reader, writer) = output();
@@ -525,20 +705,39 @@ async fn processes() {
         let text = text_of(reader).await;
         Ok::<_, SandboxError>((text, world.end_of(process).await))
     };
-    let (text, status) = exec(&mut world, &["sh", "-c", "cat; pwd; exit 7"], "in").await.unwrap();
+    let (text, status) = exec(&mut world, &["sh", "-c", "cat; pwd; exit 7"], "in")
+        .await
+        .unwrap();
     assert_eq!((text.as_str(), status), ("in/tmp", ExitStatus::Code(7)));
     let (text, _) = exec(&mut world, &["cat", "/proc/self/status"], "").await.unwrap();
-    assert!(text.contains("CapBnd:\t0000000000000000") && text.contains("Seccomp:\t2"), "{text}");
+    assert!(
+        text.contains("CapBnd:\t0000000000000000") && text.contains("Seccomp:\t2"),
+        "{text}"
+    );
     // It is the same world: a file in the container's private /tmp is seen by the next command.
-    exec(&mut world, &["sh", "-c", "echo 1 > /tmp/mark"], "").await.unwrap();
+    exec(&mut world, &["sh", "-c", "echo 1 > /tmp/mark"], "")
+        .await
+        .unwrap();
     assert_eq!(exec(&mut world, &["cat", "/tmp/mark"], "").await.unwrap().0, "1");
-    let missing = exec(&mut world, &["no-such-command"], "").await.unwrap_err().to_string();
-    assert!(missing.contains("command `no-such-command` is not in PATH"), "{missing}");
+    let missing = exec(&mut world, &["no-such-command"], "")
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        missing.contains("command `no-such-command` is not in PATH"),
+        "{missing}"
+    );
 
     world.sandbox.signal(waiting, libc::SIGTERM).await.unwrap();
     assert_eq!(world.end_of(waiting).await, ExitStatus::Signal(libc::SIGTERM));
     assert!(world.sandbox.signal(waiting, libc::SIGTERM).await.is_err());
-    assert!(exec(&mut world, &["true"], "").await.unwrap_err().to_string().contains("it does not run"));
+    assert!(
+        exec(&mut world, &["true"], "")
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("it does not run")
+    );
 
     // Orphans stay in the pod until it is killed; afterwards containers can be started again.
     assert_eq!(world.attack("a", &["orphan"]).await, "left");
@@ -549,7 +748,11 @@ async fn processes() {
     let terminal = nix::pty::openpty(None, None).unwrap();
     let waiting = {
         let (reader, writer) = output();
-        let process = world.sandbox.spawn_container(container("a", "main", &["wait"], writer)).await.unwrap();
+        let process = world
+            .sandbox
+            .spawn_container(container("a", "main", &["wait"], writer))
+            .await
+            .unwrap();
         first_line(reader).await;
         process
     };
@@ -577,7 +780,12 @@ async fn processes() {
     let (_, writer) = output();
     let mut nowhere = container("a", "nowhere", &["wait"], writer);
     nowhere.working_directory = "/no/such/place".into();
-    let error = world.sandbox.spawn_container(nowhere).await.unwrap_err().to_string();
+    let error = world
+        .sandbox
+        .spawn_container(nowhere)
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("working directory `/no/such/place`"), "{error}");
 }
 
@@ -594,16 +802,35 @@ async fn proxy() {
             (9, sockets.dns_udp.as_fd().try_clone_to_owned().unwrap()),
         ];
         let stderr = writer.try_clone().unwrap();
-        let spec = ProxySpec { pod: "a".into(), argv, env: Vec::new(), descriptors, stdout: writer, stderr };
+        let spec = ProxySpec {
+            pod: "a".into(),
+            argv,
+            env: Vec::new(),
+            descriptors,
+            stdout: writer,
+            stderr,
+        };
         let process = world.sandbox.spawn_proxy(spec).await.unwrap();
         let text = text_of(reader).await;
         assert_eq!(world.end_of(process).await, ExitStatus::Code(0));
         text
     };
     assert_eq!(run(&mut world, &["mark"]).await, "done");
+    // To its own pod: with one mark the application, with the other its own inbound side.
+    world.server("a", "8080").await;
+    let to_application = run(&mut world, &["marked", &MARK.to_string(), "10.66.0.5:8080"]).await;
+    assert_eq!(to_application, "application, called by 10.66.0.5");
+    let answer = answer_one(&world.sockets["a"].inbound);
+    let to_self = run(&mut world, &["marked", &MARK_SELF.to_string(), "10.66.0.5:8080"]).await;
+    assert_eq!(to_self, "10.66.0.5 wanted 10.66.0.5:8080");
+    answer.await.unwrap();
     assert_eq!(run(&mut world, &["list", "/proc/self/fd"]).await, "0 1 2 3 4 5 9");
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
-        assert_eq!(run(&mut world, &["status", set]).await, "0000000000001000", "{set}");
+        assert_eq!(
+            run(&mut world, &["status", set]).await,
+            "0000000000001000",
+            "{set}"
+        );
     }
     assert_eq!(run(&mut world, &["socket", "2", "3", "6"]).await, "refused EPERM");
     assert_eq!(run(&mut world, &["unshare", "268435456"]).await, "refused EPERM");
@@ -611,10 +838,21 @@ async fn proxy() {
 
 async fn lifecycle() {
     let mut world = World::new(&[("a", 5), ("b", 6)]).await;
-    let again = world.sandbox.create_pod(pod("a", 7, Vec::new())).await.unwrap_err();
+    let again = world
+        .sandbox
+        .create_pod(pod("a", 7, Vec::new()))
+        .await
+        .unwrap_err();
     assert_eq!(again.to_string(), "pod `a` exists already");
-    let same = world.sandbox.create_pod(pod("c", 6, Vec::new())).await.unwrap_err();
-    assert_eq!(same.to_string(), "pod `c` cannot have address 10.66.0.6: pod `b` has it");
+    let same = world
+        .sandbox
+        .create_pod(pod("c", 6, Vec::new()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        same.to_string(),
+        "pod `c` cannot have address 10.66.0.6: pod `b` has it"
+    );
     assert!(world.sandbox.create_pod(pod("c", 1, Vec::new())).await.is_err());
     let server = world.server("b", "8080").await;
     world.sandbox.delete_pod("b").await.unwrap();
@@ -628,8 +866,13 @@ async fn lifecycle() {
         world.sandbox.delete_pod("b").await.unwrap();
     }
     // On the host nothing of it is seen.
-    assert_eq!(fs::read_dir(world.state.path().join("scratch")).unwrap().count(), 0);
-    let World { sandbox, mut events, .. } = world;
+    assert_eq!(
+        fs::read_dir(world.state.path().join("scratch")).unwrap().count(),
+        0
+    );
+    let World {
+        sandbox, mut events, ..
+    } = world;
     drop(sandbox);
     let last = async {
         while let Some(event) = events.recv().await {
@@ -639,7 +882,9 @@ async fn lifecycle() {
         }
         panic!("no end was reported");
     };
-    tokio::time::timeout(PATIENCE, last).await.expect("the sandbox ends in time");
+    tokio::time::timeout(PATIENCE, last)
+        .await
+        .expect("the sandbox ends in time");
 }
 
 /// A supervisor that is about to be killed: starts a pod with a server and says so.
@@ -650,7 +895,10 @@ pub(super) fn victim(directory: &str) -> ExitCode {
         let (sandbox, _events) = Sandbox::start(options(state)).await.unwrap();
         let _sockets = sandbox.create_pod(pod("a", 5, Vec::new())).await.unwrap();
         let (reader, writer) = output();
-        sandbox.spawn_container(container("a", "server", &["serve", "8080"], writer)).await.unwrap();
+        sandbox
+            .spawn_container(container("a", "server", &["serve", "8080"], writer))
+            .await
+            .unwrap();
         first_line(reader).await;
         let _socket = std::os::unix::net::UnixListener::bind(state.join("run/control.sock")).unwrap();
         println!("ready");
@@ -680,7 +928,11 @@ async fn killed() {
     victim.kill().unwrap();
     victim.wait().unwrap();
     let closed = tokio::task::spawn_blocking(move || proof.read_to_end(&mut Vec::new()));
-    tokio::time::timeout(PATIENCE, closed).await.expect("every process lets go").unwrap().unwrap();
+    tokio::time::timeout(PATIENCE, closed)
+        .await
+        .expect("every process lets go")
+        .unwrap()
+        .unwrap();
     let deadline = Instant::now() + PATIENCE;
     while inside.iter().any(|(pid, start)| start_time(*pid) == Some(*start)) {
         assert!(Instant::now() < deadline, "processes are left");
@@ -696,7 +948,9 @@ async fn killed() {
 fn descendants(pid: u32) -> Vec<(u32, u64)> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(child) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        let Ok(child) = entry.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
         if stat(child).is_some_and(|fields| fields[1] == u64::from(pid)) {
             found.extend(start_time(child).map(|start| (child, start)));
             found.extend(descendants(child));
@@ -712,7 +966,12 @@ fn start_time(pid: u32) -> Option<u64> {
 /// The fields of `/proc/PID/stat` after the name, the state as 0.
 fn stat(pid: u32) -> Option<Vec<u64>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<u64> = text.rsplit_once(") ")?.1.split(' ').map(|field| field.trim().parse().unwrap_or(0)).collect();
+    let fields: Vec<u64> = text
+        .rsplit_once(") ")?
+        .1
+        .split(' ')
+        .map(|field| field.trim().parse().unwrap_or(0))
+        .collect();
     // A zombie that nobody has collected yet is not running.
     (!text.contains(") Z ")).then_some(fields)
 }

@@ -10,7 +10,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, symlink};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
@@ -88,9 +88,6 @@ const PROC_MASKED: [&str; 16] = [
     "vmallocinfo",
     "modules",
 ];
-
-/// Directories of `/proc` that must not be written; with a real root the host's user id would be enough.
-const PROC_READ_ONLY: [&str; 6] = ["sys", "bus", "fs", "irq", "acpi", "scsi"];
 
 /// Everything that a root is made of, resolved before anything is mounted.
 pub(super) struct Plan {
@@ -496,9 +493,17 @@ fn processes() -> io::Result<()> {
     let proc = Path::new("/proc");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("proc"), proc, Some("proc"), flags, None::<&str>)?;
-    for name in PROC_READ_ONLY {
-        let path = proc.join(name);
-        if path.is_dir() {
+    for entry in fs::read_dir(proc)? {
+        let path = entry?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            continue;
+        };
+        if name.parse::<u32>().is_ok() || PROC_MASKED.contains(&name) {
+            continue;
+        }
+        // Of what is not a process's, nothing is written: with a real root the host's user id alone would permit it.
+        let kind = fs::symlink_metadata(&path)?;
+        if kind.is_dir() || (kind.is_file() && kind.permissions().mode() & 0o222 != 0) {
             attach(&read_only_tree(&path)?, &path)?;
         }
     }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use bartizan_config::istio::{AuthorizationPolicy, Condition, Matcher, PeerAuthentication, Rule};
 use bartizan_config::kube::ServiceKind;
 use bartizan_config::{Document, Finding, Resource, Severity};
-use bartizan_mesh::Action;
-use bartizan_types::{Name, NamespacedName, PodSpec, Port, Protocol, StringMatch};
+use bartizan_mesh::{Action, Profile};
+use bartizan_types::{Name, NamespacedName, PodRole, PodSpec, Port, Protocol, StringMatch};
 
 use crate::codes;
 use crate::library::Library;
@@ -31,6 +31,8 @@ pub(crate) fn findings(library: &Library, model: &Model, options: &Options, find
             analysis.service(document, findings);
         } else if let Resource::AuthorizationPolicy(policy) = &document.resource {
             analysis.policy(document, policy, findings);
+        } else if let Resource::Gateway(_) = &document.resource {
+            analysis.gateway(document, findings);
         } else if let Resource::PeerAuthentication(authentication) = &document.resource {
             analysis.peer_authentication(document, authentication, findings);
         }
@@ -82,6 +84,7 @@ impl<'a> Analysis<'a> {
                 ));
             return;
         }
+        self.nobody_allowed(document, &format!("service `{name}`"), &pods, findings);
         for (index, target) in entry.ports.iter().enumerate() {
             let path = format!("spec.ports[{index}].targetPort");
             if let Some(port_name) = target.target_name()
@@ -110,6 +113,37 @@ impl<'a> Analysis<'a> {
                 findings,
             );
         }
+    }
+
+    fn gateway(&self, document: &Document, findings: &mut Vec<Finding>) {
+        let Some(name) = document.namespaced_name() else {
+            return;
+        };
+        let serves =
+            |pod: &&PodSpec| matches!(&pod.role, PodRole::Gateway { gateway, .. } if *gateway == name);
+        let pods: Vec<_> = self.pods().filter(serves).collect();
+        self.nobody_allowed(document, &format!("gateway `{name}`"), &pods, findings);
+    }
+
+    /// With zero trust, workloads for which there is no ALLOW policy.
+    fn nobody_allowed(
+        &self,
+        document: &Document,
+        what: &str,
+        pods: &[&PodSpec],
+        findings: &mut Vec<Finding>,
+    ) {
+        let is_allowed = |pod: &&PodSpec| {
+            view::policies_of(self.model, pod, self.options).any(|entry| entry.policy.action == Action::Allow)
+        };
+        if self.options.settings.profile == Profile::Istio || pods.is_empty() || pods.iter().any(is_allowed) {
+            return;
+        }
+        let what = format!("no ALLOW policy is for the workloads of {what}: nobody may call it");
+        let finding = document.finding(codes::NOBODY_ALLOWED, Severity::Note, "metadata.name", what);
+        findings.push(finding.help(
+            "add an AuthorizationPolicy whose selector matches their labels, with a rule for each caller",
+        ));
     }
 
     /// Another service, before this one by name, that declares another protocol for the same port of a workload.

@@ -50,6 +50,8 @@ codes! {
         "Policies speak of the workload's port (a service's `targetPort`), not of the service's. No service and no container port of the selected workloads has this number.";
     IGNORED_PEER_AUTHENTICATION = "BZ0224", "PeerAuthentication that has no effect",
         "Only one PeerAuthentication without a selector counts in a namespace (the first by name), and one with a selector counts only outside the root namespace, as in Istio.";
+    NOBODY_ALLOWED = "BZ0225", "nobody may call it",
+        "With the zero-trust profile nothing is allowed that no ALLOW policy allows, and none is for the workloads behind this service or gateway. Write an AuthorizationPolicy for whoever should call it; clients from outside need one that selects the gateway.";
     NOT_OUR_GATEWAY = "BZ0230", "gateway of a class that is not ours",
         "The Gateway's class is neither `bartizan` nor `istio` nor a GatewayClass whose controller is one of theirs: nothing listens for it here.";
     LISTENER_CONFLICT = "BZ0231", "gateways in conflict",

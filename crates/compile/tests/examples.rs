@@ -53,7 +53,12 @@ fn examples_have_neither_errors_nor_warnings() {
             continue;
         }
         let findings = findings(&folder);
-        assert!(findings.is_empty(), "{}:\n{}", folder.display(), render_all(&findings, Paint::Plain));
+        assert!(
+            findings.is_empty(),
+            "{}:\n{}",
+            folder.display(),
+            render_all(&findings, Paint::Plain)
+        );
         seen += 1;
     }
     assert!(seen > 0, "no example was found");

@@ -428,7 +428,7 @@ proptest! {
     ) {
         // Also as a change of another set of policies: what is kept must not be stale.
         let old = snapshot(&before, profile);
-        let change = old.store().difference(snapshot(&policies, profile).store());
+        let change = old.store().difference(&snapshot(&policies, profile).store());
         let engine = Engine::build(Arc::clone(&old)).next(Arc::new(old.apply(&change)));
         let local = NamespacedName::parse("here/app-0").unwrap();
         for asked in &requests {

@@ -21,7 +21,7 @@ use crate::store::Store;
 /// One immutable version of the mesh. A clone is cheap.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    store: Store,
+    version: Version,
     settings: Option<Arc<Settings>>,
     services: SharedMap<NamespacedName, Arc<Service>>,
     services_by_address: SharedMap<IpAddr, Vec<NamespacedName>>,
@@ -44,7 +44,7 @@ impl Snapshot {
         for (_, resource) in store.iter() {
             snapshot.upsert(resource);
         }
-        snapshot.store.set_version(store.version());
+        snapshot.version = store.version();
         snapshot
     }
 
@@ -56,20 +56,26 @@ impl Snapshot {
             next.remove(key);
         }
         for resource in &transaction.upserts {
-            next.upsert(&Arc::new(resource.clone()));
+            next.upsert(resource);
         }
-        next.store.set_version(transaction.version);
+        next.version = transaction.version;
         next
     }
 
-    /// The resources that this snapshot was made of.
-    pub fn store(&self) -> &Store {
-        &self.store
+    /// The resources that this snapshot was made of, copied: for the last-good file and for digests. A snapshot holds
+    /// each only once, in the form that it serves from.
+    pub fn store(&self) -> Store {
+        let mut store = Store::new();
+        store.set_version(self.version);
+        for resource in self.resources() {
+            store.upsert(Arc::new(resource));
+        }
+        store
     }
 
     /// The version.
     pub fn version(&self) -> Version {
-        self.store.version()
+        self.version
     }
 
     /// What holds for the whole mesh; `None` until the control plane has said it.
@@ -209,6 +215,26 @@ impl Snapshot {
         Arc::ptr_eq(&self.listeners, &other.listeners) && Arc::ptr_eq(&self.routes, &other.routes)
     }
 
+    /// Copies of everything, one after the other, in no particular order.
+    fn resources(&self) -> impl Iterator<Item = Resource> {
+        fn copies<'m, K: 'm, T: Clone + 'm>(
+            all: impl Iterator<Item = (&'m K, &'m Arc<T>)>,
+            resource: fn(T) -> Resource,
+        ) -> impl Iterator<Item = Resource> {
+            all.map(move |(_, value)| resource(T::clone(value)))
+        }
+        let settings = self.settings.iter();
+        settings
+            .map(|settings| Resource::Settings(Settings::clone(settings)))
+            .chain(copies(self.services.iter(), Resource::Service))
+            .chain(copies(self.endpoints.iter(), Resource::Endpoints))
+            .chain(copies(self.workloads.iter(), Resource::Workload))
+            .chain(copies(self.policies.iter(), Resource::Policy))
+            .chain(copies(self.views.iter(), Resource::View))
+            .chain(copies(self.listeners.iter(), Resource::Listener))
+            .chain(copies(self.routes.iter(), Resource::Route))
+    }
+
     /// `cart.shop` of `cart.shop.svc.cluster.local` and of `cart.shop.svc`.
     fn within_cluster<'a>(&self, name: &'a str) -> &'a str {
         let in_domain = self.settings.as_ref().and_then(|settings| {
@@ -219,110 +245,138 @@ impl Snapshot {
         in_domain.or_else(|| name.strip_suffix(".svc")).unwrap_or(name)
     }
 
-    fn upsert(&mut self, resource: &Arc<Resource>) {
-        if let Some(old) = self.store.upsert(Arc::clone(resource)) {
-            if old == *resource {
-                return; // nothing changes, so what was built from the old one can be kept
+    /// Puts a resource in its place; an equal one that is there already stays, so that what was built from it is kept.
+    fn upsert(&mut self, resource: &Resource) {
+        match resource {
+            Resource::Settings(settings) => {
+                if self.settings.as_deref() != Some(settings) {
+                    self.settings = Some(Arc::new(settings.clone()));
+                }
             }
-            self.unindex(&old);
+            Resource::Service(service) => {
+                if self.service(&service.name).is_none_or(|old| **old != *service) {
+                    self.remove_service(&service.name);
+                    for address in &service.addresses {
+                        self.services_by_address.add(*address, service.name.clone());
+                    }
+                    self.services_by_hostname
+                        .add(service.hostname.clone(), service.name.clone());
+                    self.services
+                        .insert(service.name.clone(), Arc::new(service.clone()));
+                }
+            }
+            Resource::Endpoints(endpoints) => {
+                let name = &endpoints.service;
+                if self.endpoints(name).is_none_or(|old| **old != *endpoints) {
+                    self.remove_endpoints(name);
+                    for endpoint in &endpoints.endpoints {
+                        self.endpoints_by_address.add(endpoint.address, name.clone());
+                    }
+                    self.endpoints.insert(name.clone(), Arc::new(endpoints.clone()));
+                }
+            }
+            Resource::Workload(workload) => {
+                if self.workload(&workload.name).is_none_or(|old| **old != *workload) {
+                    self.remove_workload(&workload.name);
+                    for address in &workload.addresses {
+                        self.workloads_by_address.add(*address, workload.name.clone());
+                    }
+                    if let Some(hostname) = &workload.hostname {
+                        self.workloads_by_hostname
+                            .add(hostname.clone(), workload.name.clone());
+                    }
+                    self.workloads
+                        .insert(workload.name.clone(), Arc::new(workload.clone()));
+                }
+            }
+            Resource::Policy(policy) => {
+                if self.policy(&policy.name).is_none_or(|old| **old != *policy) {
+                    self.policies
+                        .insert(policy.name.clone(), Arc::new(policy.clone()));
+                }
+            }
+            Resource::View(view) => replace(&mut self.views, view.workload.clone(), view),
+            Resource::Listener(listener) => {
+                let key = (listener.gateway.clone(), listener.section.clone());
+                replace(&mut self.listeners, key, listener);
+            }
+            Resource::Route(route) => replace(&mut self.routes, route.name.clone(), route),
         }
-        self.index(resource);
     }
 
+    /// Takes out the resource of a key, if it is there.
     fn remove(&mut self, key: &Key) {
-        if let Some(old) = self.store.remove(key) {
-            self.unindex(&old);
+        let Some((kind, name)) = key.0.split_once('/') else {
+            if &*key.0 == "settings" {
+                self.settings = None;
+            }
+            return;
+        };
+        if kind == "listener" {
+            let Some((gateway, section)) = name.rsplit_once('/') else {
+                return;
+            };
+            if let (Ok(gateway), Ok(section)) = (NamespacedName::parse(gateway), Name::parse(section)) {
+                take_out(&mut self.listeners, &(gateway, section));
+            }
+            return;
+        }
+        let Ok(name) = NamespacedName::parse(name) else {
+            return;
+        };
+        match kind {
+            "service" => self.remove_service(&name),
+            "endpoints" => self.remove_endpoints(&name),
+            "workload" => self.remove_workload(&name),
+            "policy" => {
+                self.policies.remove(&name);
+            }
+            "view" => take_out(&mut self.views, &name),
+            "route" => take_out(&mut self.routes, &name),
+            _ => {} // no resource has such a key
         }
     }
 
-    fn index(&mut self, resource: &Resource) {
-        match resource {
-            Resource::Settings(settings) => self.settings = Some(Arc::new(settings.clone())),
-            Resource::Service(service) => {
-                for address in &service.addresses {
-                    self.services_by_address.add(*address, service.name.clone());
-                }
-                self.services_by_hostname
-                    .add(service.hostname.clone(), service.name.clone());
-                self.services
-                    .insert(service.name.clone(), Arc::new(service.clone()));
+    fn remove_service(&mut self, name: &NamespacedName) {
+        if let Some(service) = self.services.remove(name) {
+            for address in &service.addresses {
+                self.services_by_address.take(address, name);
             }
-            Resource::Endpoints(endpoints) => {
-                for endpoint in &endpoints.endpoints {
-                    self.endpoints_by_address
-                        .add(endpoint.address, endpoints.service.clone());
-                }
-                self.endpoints
-                    .insert(endpoints.service.clone(), Arc::new(endpoints.clone()));
-            }
-            Resource::Workload(workload) => {
-                for address in &workload.addresses {
-                    self.workloads_by_address.add(*address, workload.name.clone());
-                }
-                if let Some(hostname) = &workload.hostname {
-                    self.workloads_by_hostname
-                        .add(hostname.clone(), workload.name.clone());
-                }
-                self.workloads
-                    .insert(workload.name.clone(), Arc::new(workload.clone()));
-            }
-            Resource::Policy(policy) => {
-                self.policies
-                    .insert(policy.name.clone(), Arc::new(policy.clone()));
-            }
-            Resource::View(view) => {
-                Arc::make_mut(&mut self.views).insert(view.workload.clone(), Arc::new(view.clone()));
-            }
-            Resource::Listener(listener) => {
-                let key = (listener.gateway.clone(), listener.section.clone());
-                Arc::make_mut(&mut self.listeners).insert(key, Arc::new(listener.clone()));
-            }
-            Resource::Route(route) => {
-                Arc::make_mut(&mut self.routes).insert(route.name.clone(), Arc::new(route.clone()));
+            self.services_by_hostname.take(&service.hostname, name);
+        }
+    }
+
+    fn remove_endpoints(&mut self, name: &NamespacedName) {
+        if let Some(endpoints) = self.endpoints.remove(name) {
+            for endpoint in &endpoints.endpoints {
+                self.endpoints_by_address.take(&endpoint.address, name);
             }
         }
     }
 
-    fn unindex(&mut self, resource: &Resource) {
-        match resource {
-            Resource::Settings(_) => self.settings = None,
-            Resource::Service(service) => {
-                for address in &service.addresses {
-                    self.services_by_address.take(address, &service.name);
-                }
-                self.services_by_hostname.take(&service.hostname, &service.name);
-                self.services.remove(&service.name);
+    fn remove_workload(&mut self, name: &NamespacedName) {
+        if let Some(workload) = self.workloads.remove(name) {
+            for address in &workload.addresses {
+                self.workloads_by_address.take(address, name);
             }
-            Resource::Endpoints(endpoints) => {
-                for endpoint in &endpoints.endpoints {
-                    self.endpoints_by_address
-                        .take(&endpoint.address, &endpoints.service);
-                }
-                self.endpoints.remove(&endpoints.service);
-            }
-            Resource::Workload(workload) => {
-                for address in &workload.addresses {
-                    self.workloads_by_address.take(address, &workload.name);
-                }
-                if let Some(hostname) = &workload.hostname {
-                    self.workloads_by_hostname.take(hostname, &workload.name);
-                }
-                self.workloads.remove(&workload.name);
-            }
-            Resource::Policy(policy) => {
-                self.policies.remove(&policy.name);
-            }
-            Resource::View(view) => {
-                Arc::make_mut(&mut self.views).remove(&view.workload);
-            }
-            Resource::Listener(listener) => {
-                let key = (listener.gateway.clone(), listener.section.clone());
-                Arc::make_mut(&mut self.listeners).remove(&key);
-            }
-            Resource::Route(route) => {
-                Arc::make_mut(&mut self.routes).remove(&route.name);
+            if let Some(hostname) = &workload.hostname {
+                self.workloads_by_hostname.take(hostname, name);
             }
         }
+    }
+}
+
+/// Puts a value in its place, unless an equal one is there.
+fn replace<K: Ord + Clone, T: PartialEq + Clone>(map: &mut Arc<BTreeMap<K, Arc<T>>>, key: K, value: &T) {
+    if map.get(&key).is_none_or(|old| **old != *value) {
+        Arc::make_mut(map).insert(key, Arc::new(value.clone()));
+    }
+}
+
+/// Takes a value out; where there is none nothing is copied.
+fn take_out<K: Ord + Clone, T>(map: &mut Arc<BTreeMap<K, Arc<T>>>, key: &K) {
+    if map.contains_key(key) {
+        Arc::make_mut(map).remove(key);
     }
 }
 

@@ -186,7 +186,7 @@ proptest! {
             let (before, kept) = (answers(&snapshot), snapshot.clone());
             store.apply(transaction);
             snapshot = snapshot.apply(transaction);
-            prop_assert_eq!(snapshot.store(), &store);
+            prop_assert_eq!(&snapshot.store(), &store);
             prop_assert_eq!(answers(&snapshot), answers(&Snapshot::build(&store)));
             prop_assert_eq!(answers(&kept), before, "a snapshot does not change");
         }

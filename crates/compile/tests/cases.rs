@@ -142,12 +142,8 @@ fn holds(expected: &Value, found: &Value) -> bool {
     }
 }
 
-fn run_case(given: &str, case: &Case) -> Vec<String> {
+fn compare_findings(case: &Case, findings: &[Finding]) -> Vec<String> {
     let mut problems = Vec::new();
-    let options = options(case);
-    let mut all = documents("given.yaml", given);
-    all.extend(documents("case.yaml", &case.documents));
-    let findings = check(all.clone(), &options);
     let wants_notes = case.findings.iter().any(|line| line.starts_with("note"));
     let short: Vec<String> = findings
         .iter()
@@ -157,7 +153,7 @@ fn run_case(given: &str, case: &Case) -> Vec<String> {
             format!("{} {} {at}", finding.severity.as_str(), finding.code)
         })
         .collect();
-    let drawn = render_all(&findings, Paint::Plain);
+    let drawn = render_all(findings, Paint::Plain);
     if short != case.findings {
         problems.push(format!(
             "expected findings {:#?}\nfound {short:#?}\n{drawn}",
@@ -169,6 +165,16 @@ fn run_case(given: &str, case: &Case) -> Vec<String> {
             problems.push(format!("nothing says `{part}`:\n{drawn}"));
         }
     }
+    problems
+}
+
+fn run_case(given: &str, case: &Case) -> Vec<String> {
+    let mut problems = Vec::new();
+    let options = options(case);
+    let mut all = documents("given.yaml", given);
+    all.extend(documents("case.yaml", &case.documents));
+    let findings = check(all.clone(), &options);
+    problems.extend(compare_findings(case, &findings));
     let mut world = World::new(options);
     let refused = world.set_documents(all).is_err();
     assert_eq!(

@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use bartizan_compile::{Options, World};
+use bartizan_compile::{Options, Update, World};
 use bartizan_config::{Document, Finding, SourceFile, read};
 use bartizan_mesh::{Key, PathRule, Profile, Resource, Settings};
 use bartizan_types::{Hostname, Name, NamespacedName, PodPhase, PodReport, PodSpec, TrustDomain};
@@ -22,6 +22,8 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Step {
     Documents(Vec<Part>),
+    /// Documents with an error among them.
+    Broken(Vec<Part>),
     /// A planned pod is reported, by its place in the plan.
     Report {
         pod: usize,
@@ -350,6 +352,7 @@ fn part() -> impl Strategy<Value = Part> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => prop::collection::vec(part(), 0..14).prop_map(Step::Documents),
+        1 => prop::collection::vec(part(), 0..4).prop_map(Step::Broken),
         6 => (0usize..20, 0u8..6, any::<bool>(), 2u8..12).prop_map(|(pod, phase, ready, address)| Step::Report { pod, phase, ready, address }),
         1 => (0u8..2, 0u8..3, 0u8..4, any::<bool>()).prop_map(|(name, label, account, ready)| Step::Stranger { name, label, account, ready }),
         2 => (0usize..20).prop_map(|pod| Step::Gone { pod }),
@@ -382,6 +385,13 @@ proptest! {
                         }
                         Err(findings) => panic!("{findings:#?}"),
                     }
+                }
+                Step::Broken(parts) => {
+                    let mut next = folder(&parts);
+                    next.push(next[0].clone());
+                    let findings = world.set_documents(next).unwrap_err();
+                    prop_assert!(findings.iter().any(Finding::is_error));
+                    Update::default()
                 }
                 Step::Report { pod, phase, ready, address } => {
                     let plan = world.plan();

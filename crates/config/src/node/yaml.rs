@@ -1,6 +1,6 @@
 //! From text to trees: one pass over the parser's events, everything bounded.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, Tag};
 
@@ -120,7 +120,7 @@ enum Open {
         spot: Spot,
         anchor: usize,
         entries: Vec<Entry>,
-        seen: HashSet<Box<str>>,
+        seen: HashMap<Box<str>, Position>,
         merges: Vec<Node>,
         key: Option<Key>,
     },
@@ -211,7 +211,7 @@ impl<'s> Builder<'s> {
                     spot,
                     anchor,
                     entries: Vec::new(),
-                    seen: HashSet::new(),
+                    seen: HashMap::new(),
                     merges: Vec::new(),
                     key: None,
                 });
@@ -330,7 +330,7 @@ impl<'s> Builder<'s> {
                 key,
                 ..
             }) => match key.take() {
-                None => *key = Some(read_key(node, entries, seen, self.sink)),
+                None => *key = Some(read_key(node, seen, self.sink)),
                 Some(Key::Field(key, key_spot)) => entries.push(Entry {
                     key,
                     key_spot,
@@ -354,7 +354,7 @@ impl<'s> Builder<'s> {
     }
 
     /// Adds what `merged` has and the mapping has not (YAML 1.1 merge key, which Kubernetes reads).
-    fn merge(&self, entries: &mut Vec<Entry>, seen: &mut HashSet<Box<str>>, merged: Node) -> bool {
+    fn merge(&self, entries: &mut Vec<Entry>, seen: &mut HashMap<Box<str>, Position>, merged: Node) -> bool {
         let NodeKind::Map(more) = merged.kind else {
             self.sink.error(
                 codes::BROKEN_YAML,
@@ -364,7 +364,8 @@ impl<'s> Builder<'s> {
             return true;
         };
         for entry in more {
-            if seen.insert(entry.key.clone()) {
+            if !seen.contains_key(&entry.key) {
+                seen.insert(entry.key.clone(), entry.key_spot.position);
                 entries.push(entry);
             }
         }
@@ -372,7 +373,7 @@ impl<'s> Builder<'s> {
     }
 }
 
-fn read_key(node: Node, entries: &[Entry], seen: &mut HashSet<Box<str>>, sink: &Sink) -> Key {
+fn read_key(node: Node, seen: &mut HashMap<Box<str>, Position>, sink: &Sink) -> Key {
     let NodeKind::Scalar(scalar) = node.kind else {
         sink.error(
             codes::WRONG_TYPE,
@@ -399,17 +400,11 @@ fn read_key(node: Node, entries: &[Entry], seen: &mut HashSet<Box<str>>, sink: &
         }
         ScalarKind::Text | ScalarKind::Boolean(_) | ScalarKind::Integer(_) | ScalarKind::Number => {}
     }
-    if !seen.insert(scalar.text.clone()) {
-        let mut entries = entries.iter().filter(|_| !sink.is_full());
-        let first = entries.find(|entry| entry.key == scalar.text);
-        let what = match first {
-            Some(first) => format!(
-                "{} is written twice; the first is at {}",
-                sink.quoted(&scalar.text),
-                first.key_spot.position
-            ),
-            None => format!("{} is written twice", sink.quoted(&scalar.text)),
-        };
+    if let Some(first) = seen.insert(scalar.text.clone(), node.spot.position) {
+        let what = format!(
+            "{} is written twice; the first is at {first}",
+            sink.quoted(&scalar.text)
+        );
         sink.error_help(codes::DUPLICATE_KEY, node.spot, what, "keep one of the two");
         return Key::Refused;
     }

@@ -1,4 +1,5 @@
 //! Tests of reading as other rooms call it.
 
 mod draw;
+mod examples;
 mod laws;

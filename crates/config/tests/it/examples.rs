@@ -1,0 +1,43 @@
+//! Every document of every example is read without an error or a warning.
+
+use std::path::{Path, PathBuf};
+
+use bartizan_config::finding::{Paint, Severity, render_all};
+use bartizan_config::{SourceFile, read};
+
+fn documents_below(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("the folder is part of the repository") {
+        let path = entry.expect("an entry can be read").path();
+        if path.is_dir() {
+            documents_below(&path, found);
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "yaml" || extension == "yml")
+        {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn examples_are_read_without_a_finding_that_matters() {
+    let mut files = Vec::new();
+    documents_below(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples"),
+        &mut files,
+    );
+    assert!(!files.is_empty());
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("an example is text");
+        let mut reading = read(&SourceFile::new(path.display().to_string(), text));
+        reading
+            .findings
+            .retain(|finding| finding.severity != Severity::Note);
+        assert!(
+            reading.findings.is_empty(),
+            "{}",
+            render_all(&reading.findings, Paint::Plain)
+        );
+        assert!(!reading.documents.is_empty(), "{}", path.display());
+    }
+}

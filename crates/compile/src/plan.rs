@@ -227,6 +227,14 @@ impl Context<'_> {
             .or_else(|| Name::parse("default").ok());
         let account = account.unwrap_or_else(|| self.document.name().clone());
         self.check_service_account(&account, path, findings);
+        if spec.service_links == Some(true) {
+            let what = "variables such as `NAME_SERVICE_HOST` are not set";
+            let path = format!("{path}.enableServiceLinks");
+            let finding = self
+                .document
+                .finding(codes::CANNOT_RUN, Severity::Warning, &path, what);
+            findings.push(finding.help("use the service's DNS name"));
+        }
         let replica = Replica {
             name,
             labels: &template.labels,

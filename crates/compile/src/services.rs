@@ -106,10 +106,9 @@ pub(crate) fn build(
         let alias_of = match &service.kind {
             ServiceKind::ClusterIp | ServiceKind::Headless => None,
             ServiceKind::ExternalName(other) => {
-                let target = mesh_service(other, options)
-                    .filter(|target| found.contains_key(target) && target != name);
+                let target = end_of_chain(other, &found, options);
                 if target.is_none() {
-                    let what = format!("external name `{other}` is not a service of the mesh");
+                    let what = format!("external name `{other}` does not lead to a service of the mesh");
                     findings.push(
                         document
                             .finding(codes::EXTERNAL_NAME, Severity::Error, "spec.externalName", what)
@@ -169,6 +168,23 @@ fn entry(
             .collect(),
         publish_not_ready: written.publish_not_ready_addresses,
     }
+}
+
+/// The service with pods that a chain of external names leads to; `None` where it leaves the mesh or goes round.
+fn end_of_chain(
+    first: &Hostname,
+    services: &BTreeMap<NamespacedName, (&Document, &kube::Service)>,
+    options: &Options,
+) -> Option<NamespacedName> {
+    let mut next = first;
+    for _ in 0..=services.len() {
+        let name = mesh_service(next, options)?;
+        match &services.get(&name)?.1.kind {
+            ServiceKind::ClusterIp | ServiceKind::Headless => return Some(name),
+            ServiceKind::ExternalName(other) => next = other,
+        }
+    }
+    None
 }
 
 /// `name.namespace.svc.cluster.local`.

@@ -34,7 +34,7 @@ impl Default for PoolLimits {
         Self {
             idle_per_key: 128,
             idle: 4096,
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(1),
         }
     }
 }

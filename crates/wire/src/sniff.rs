@@ -236,9 +236,9 @@ fn client_hello(body: &[u8]) -> Option<ClientHello> {
 /// When the socket fails.
 pub async fn read_first<IO: AsyncRead + Unpin>(io: &mut IO, buffer: &mut BytesMut) -> io::Result<FirstBytes> {
     loop {
-        match classify(buffer) {
-            FirstBytes::NeedMore => {}
-            known => return Ok(known),
+        let known = classify(buffer);
+        if known != FirstBytes::NeedMore {
+            return Ok(known);
         }
         let count = poll_fn(|cx| {
             if buffer.capacity() == 0 {

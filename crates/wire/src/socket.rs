@@ -89,9 +89,18 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
 /// # Errors
 /// The system's, other than that there is no such destination.
 pub fn original_destination(stream: &TcpStream) -> io::Result<Option<SocketAddr>> {
-    let absent = |errno: nix::Error| match errno {
-        nix::Error::ENOENT | nix::Error::ENOPROTOOPT | nix::Error::EOPNOTSUPP => Ok(None),
-        errno => Err(io::Error::from(errno)),
+    let absent = |errno: nix::Error| {
+        if [
+            nix::Error::ENOENT,
+            nix::Error::ENOPROTOOPT,
+            nix::Error::EOPNOTSUPP,
+        ]
+        .contains(&errno)
+        {
+            Ok(None)
+        } else {
+            Err(io::Error::from(errno))
+        }
     };
     let local = stream.local_addr()?;
     let v4 = match local.ip() {

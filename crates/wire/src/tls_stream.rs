@@ -90,9 +90,10 @@ pub async fn connect(
     io: TcpStream,
     deadline: Instant,
 ) -> Result<(TlsStream, TlsFacts), TlsError> {
-    let sni = match &server {
-        ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
-        _ => None,
+    let sni = if let ServerName::DnsName(name) = &server {
+        Some(name.as_ref().to_owned())
+    } else {
+        None
     };
     let io = ReadAhead {
         io,
@@ -201,15 +202,13 @@ impl<IO: AsyncRead + Unpin> AsyncRead for ReadAhead<IO> {
             }
             this.buffer.reserve(READ_AHEAD_BYTES);
             let read = pin!(this.io.read_buf(&mut this.buffer)).poll(cx);
-            match read {
-                Poll::Ready(Ok(count)) if count > 0 => this.bulk = count >= 8192,
-                other => {
-                    // Idle, ended or broken: no buffer is held.
-                    this.buffer = BytesMut::new();
-                    this.bulk = false;
-                    return other.map_ok(|_| ());
-                }
+            if this.buffer.is_empty() {
+                // Idle, ended or broken: no buffer is held.
+                this.buffer = BytesMut::new();
+                this.bulk = false;
+                return read.map_ok(|_| ());
             }
+            this.bulk = this.buffer.len() >= 2 * 4096;
         }
         let count = this.buffer.len().min(buf.remaining());
         buf.put_slice(this.buffer.get(..count).unwrap_or_default());

@@ -1,4 +1,10 @@
 //! Runs `cases/http1`: what heads say, what is refused, and what comes out on both sides of an exchange.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic"
+)]
 
 use std::path::Path;
 use std::time::Duration;

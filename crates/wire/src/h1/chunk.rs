@@ -7,7 +7,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use std::mem::MaybeUninit;
 use thiserror::Error;
 
-use super::parse::{Framing, HeadScan, Limits};
+use super::parse::{Framing, HeadScan, Limits, ParseError};
 use crate::head::Headers;
 
 /// Why a body cannot be read on.
@@ -170,12 +170,13 @@ impl BodyDecoder {
                     };
                 }
                 State::Trailers(mut scan) => {
-                    let end = scan
-                        .end(buffer, self.limits.trailer_bytes)
-                        .map_err(|error| match error {
-                            super::parse::ParseError::BareLf => BodyError::Trailer,
-                            _ => BodyError::TrailersTooLarge,
-                        })?;
+                    let end = scan.end(buffer, self.limits.trailer_bytes).map_err(|error| {
+                        if error == ParseError::BareLf {
+                            BodyError::Trailer
+                        } else {
+                            BodyError::TrailersTooLarge
+                        }
+                    })?;
                     let Some(end) = end else {
                         self.state = State::Trailers(scan);
                         return Ok(Decoded::NeedMore);
@@ -269,9 +270,12 @@ fn parse_trailers(section: &Bytes, limits: &Limits) -> Result<Headers, BodyError
         .ok_or(BodyError::TrailersTooLarge)?;
     let status = request
         .parse_with_uninit_headers(&block, slots)
-        .map_err(|error| match error {
-            httparse::Error::TooManyHeaders => BodyError::TrailersTooLarge,
-            _ => BodyError::Trailer,
+        .map_err(|error| {
+            if error == httparse::Error::TooManyHeaders {
+                BodyError::TrailersTooLarge
+            } else {
+                BodyError::Trailer
+            }
         })?;
     if status != httparse::Status::Complete(block.len()) {
         return Err(BodyError::Trailer);
@@ -293,7 +297,10 @@ fn parse_trailers(section: &Bytes, limits: &Limits) -> Result<Headers, BodyError
 mod tests {
     use super::*;
 
-    fn decode_all(input: &[u8], step: usize) -> Result<(Vec<u8>, Option<Headers>, Vec<u8>), BodyError> {
+    /// Data, trailers and what follows.
+    type Read = (Vec<u8>, Option<Headers>, Vec<u8>);
+
+    fn decode_all(input: &[u8], step: usize) -> Result<Read, BodyError> {
         let mut decoder = BodyDecoder::new(Framing::Chunked, Limits::default());
         let (mut data, mut trailers, mut buffer) = (Vec::new(), None, BytesMut::new());
         let mut parts = input.chunks(step.max(1));

@@ -10,6 +10,7 @@ use crate::head::{BodyLength, Headers, RequestHead, ResponseHead};
 
 /// What a response must know of its request and connection.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct ResponseTo {
     /// The request was `HEAD`: fields as for `GET`, no body.
     pub head: bool,

@@ -229,6 +229,10 @@ fn refused(error: httparse::Error) -> ParseError {
 
 /// What the fields of one connection say, gathered in one pass.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one field's word, not a state"
+)]
 struct HopFields<'a> {
     length: Option<u64>,
     chunked: bool,
@@ -362,12 +366,13 @@ pub fn parse_request(head: &Bytes, limits: &Limits) -> Result<Parsed<RequestHead
     let mut slots = [const { MaybeUninit::uninit() }; Limits::MOST_FIELDS];
     let slots = slots.get_mut(..limits.fields).ok_or(ParseError::TooManyFields)?;
     let mut request = httparse::Request::new(&mut []);
-    let status = request
-        .parse_with_uninit_headers(head, slots)
-        .map_err(|error| match error {
-            httparse::Error::Token if request.method.is_some() => ParseError::Target,
-            error => refused(error),
-        })?;
+    let status = request.parse_with_uninit_headers(head, slots).map_err(|error| {
+        if error == httparse::Error::Token && request.method.is_some() {
+            ParseError::Target
+        } else {
+            refused(error)
+        }
+    })?;
     if status != httparse::Status::Complete(head.len()) {
         return Err(ParseError::Field);
     }

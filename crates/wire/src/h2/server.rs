@@ -2,7 +2,9 @@
 //! [`ServerConnection::accept`] must be polled all the while, since it moves the frames of all streams.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use h2::server::{Connection, SendResponse};
@@ -22,6 +24,10 @@ use crate::head::{BodyLength, RequestHead, ResponseHead};
 pub struct ServerConnection<IO> {
     connection: Connection<Coalesce<IO>, Bytes>,
     flusher: Flusher<IO>,
+    opened: u64,
+    premature: Arc<AtomicU64>,
+    premature_limit: u64,
+    calmed: bool,
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin> ServerConnection<IO> {
@@ -51,7 +57,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ServerConnection<IO> {
         let connection = timeout_at(deadline, shake)
             .await
             .map_err(|_| HandshakeError::Deadline)??;
-        Ok(Self { connection, flusher })
+        Ok(Self {
+            connection,
+            flusher,
+            opened: 0,
+            premature: Arc::default(),
+            premature_limit: settings.premature_resets,
+            calmed: false,
+        })
     }
 
     /// The next request, `None` when the connection is over and every stream has ended. Requests that are
@@ -80,7 +93,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ServerConnection<IO> {
             let Some((request, respond)) = ready!(accepted).transpose()? else {
                 return Poll::Ready(None);
             };
-            if let Some(stream) = ServerStream::begin(request, respond) {
+            self.opened += 1;
+            let premature = self.premature.load(Ordering::Relaxed);
+            if !self.calmed && premature > self.premature_limit && premature > self.opened / 2 {
+                self.calmed = true;
+                self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+            }
+            if !self.calmed
+                && let Some(stream) = ServerStream::begin(request, respond, &self.premature)
+            {
                 return Poll::Ready(Some(Ok(stream)));
             }
         }
@@ -106,11 +127,26 @@ pub struct ServerStream {
     /// The final head has been sent.
     response: Option<BodyOut>,
     is_head: bool,
+    premature: Arc<AtomicU64>,
     counters: Counters,
 }
 
+impl Drop for ServerStream {
+    fn drop(&mut self) {
+        let mut cx = Context::from_waker(Waker::noop());
+        let answered = self.response.as_ref().is_some_and(BodyOut::is_finished);
+        if !answered && self.poll_gone(&mut cx).is_ready() {
+            self.premature.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
 impl ServerStream {
-    fn begin(request: Request<RecvStream>, mut respond: SendResponse<Bytes>) -> Option<(RequestHead, Self)> {
+    fn begin(
+        request: Request<RecvStream>,
+        mut respond: SendResponse<Bytes>,
+        premature: &Arc<AtomicU64>,
+    ) -> Option<(RequestHead, Self)> {
         let (parts, body) = request.into_parts();
         match RequestHead::from_http2(&parts, body.is_end_stream()) {
             Ok(head) => {
@@ -119,6 +155,7 @@ impl ServerStream {
                     respond,
                     response: None,
                     is_head: head.method == Method::HEAD,
+                    premature: Arc::clone(premature),
                     counters: Counters {
                         head_received: head_bytes(&head),
                         ..Counters::default()

@@ -43,7 +43,7 @@ impl<K: Eq + Hash> SharedPool<K> {
     pub fn sweep(&mut self, mut unused: impl FnMut(&K) -> bool) {
         self.open.retain(|key, list| {
             let unused = unused(key);
-            list.retain(|connection| !connection.is_closed() && !(unused && connection.streams() == 0));
+            list.retain(|connection| !(connection.is_closed() || (unused && connection.streams() == 0)));
             !list.is_empty()
         });
     }

@@ -87,14 +87,17 @@ fn outer(control: i32) -> io::Result<i32> {
             &[],
         )
     };
-    if let Err(problem) = enter_namespaces() {
-        refuse(Refusal::Host(vec![problem]))?;
-        return Ok(1);
-    }
+    let direct = match enter_namespaces() {
+        Ok(direct) => direct,
+        Err(problem) => {
+            refuse(Refusal::Host(vec![problem]))?;
+            return Ok(1);
+        }
+    };
     let mut children = SigSet::empty();
     children.add(Signal::SIGCHLD);
     children.thread_block()?;
-    let inner = match sys::fork_single_threaded(|| inner(&control, &start)) {
+    let inner = match sys::fork_single_threaded(|| inner(&control, &start, direct)) {
         Ok(inner) => inner,
         Err(error) => {
             refuse(Refusal::Host(vec![problem(Ability::PidNamespace, &error)]))?;
@@ -111,19 +114,28 @@ struct Start {
 }
 
 /// Enters a user namespace where this process is root over its one user id, and the other namespaces of the mesh.
-fn enter_namespaces() -> Result<(), Problem> {
+/// Where user namespaces are forbidden, a real root makes the others directly; says whether it did.
+fn enter_namespaces() -> Result<bool, Problem> {
     let (user, group) = (geteuid(), getegid());
     if user.is_root() {
         // Only a real root may; another user's groups stay, with what they could read before.
         let _ = setgroups(&[]);
     }
-    unshare(CloneFlags::CLONE_NEWUSER).map_err(|e| problem(Ability::UserNamespace, &e.into()))?;
-    map_user(0, user.as_raw(), 0, group.as_raw()).map_err(|e| problem(Ability::UserMapping, &e))?;
+    let direct = match unshare(CloneFlags::CLONE_NEWUSER) {
+        Ok(()) => {
+            let mapped = map_user(0, user.as_raw(), 0, group.as_raw());
+            mapped.map_err(|e| problem(Ability::UserMapping, &e))?;
+            false
+        }
+        Err(_) if user.is_root() => true,
+        Err(error) => return Err(problem(Ability::UserNamespace, &error.into())),
+    };
     let flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
     unshare(flags).map_err(|e| problem(Ability::MountNamespace, &e.into()))?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| problem(Ability::NetworkNamespace, &e.into()))?;
     unshare(CloneFlags::CLONE_NEWPID).map_err(|e| problem(Ability::PidNamespace, &e.into()))?;
-    private_mounts().map_err(|e| problem(Ability::Mount, &e))
+    private_mounts().map_err(|e| problem(Ability::Mount, &e))?;
+    Ok(direct)
 }
 
 /// Writes this process's own user and group map: one id each.
@@ -217,7 +229,7 @@ fn remove_sockets(path: &Path) {
 }
 
 /// PID 1 of the sandbox.
-fn inner(control: &OwnedFd, start: &Start) -> i32 {
+fn inner(control: &OwnedFd, start: &Start, direct: bool) -> i32 {
     let refuse = |refusal| {
         let _ = say(
             control.as_fd(),
@@ -232,7 +244,7 @@ fn inner(control: &OwnedFd, start: &Start) -> i32 {
     if let Err(error) = sys::die_with_parent() {
         return refuse(Refusal::Text(format!("tie the sandbox to its parent: {error}")));
     }
-    let mut init = match Init::prepare(control.as_fd(), start) {
+    let mut init = match Init::prepare(control.as_fd(), start, direct) {
         Ok(init) => init,
         Err(problem) => return refuse(Refusal::Host(vec![problem])),
     };
@@ -254,6 +266,8 @@ struct Init<'a> {
     /// Our private memory file system: `bin/bartizan`, `root` (where a container's root is put together), `pods/NUMBER/VOLUME`.
     scratch: PathBuf,
     masked: Vec<PathBuf>,
+    /// There are no user namespaces here and this is a real root: applications become real users.
+    direct: bool,
     network: OwnedFd,
     bridge: u32,
     pods: HashMap<String, Pod>,
@@ -265,7 +279,7 @@ struct Init<'a> {
 
 impl<'a> Init<'a> {
     /// Mounts, network and bridge of the mesh.
-    fn prepare(control: BorrowedFd<'a>, start: &Start) -> Result<Self, Problem> {
+    fn prepare(control: BorrowedFd<'a>, start: &Start, direct: bool) -> Result<Self, Problem> {
         let binary = fs::read_link("/proc/self/exe").map_err(|e| problem(Ability::Proc, &e))?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
         mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>)
@@ -292,6 +306,7 @@ impl<'a> Init<'a> {
             control,
             scratch,
             masked,
+            direct,
             network: network.into(),
             bridge,
             pods: HashMap::new(),

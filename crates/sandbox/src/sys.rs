@@ -232,7 +232,23 @@ fn prctl(option: libc::c_int, value: libc::c_ulong) -> io::Result<()> {
 /// `CAP_NET_ADMIN`, the right to set a socket mark.
 pub(crate) const CAP_NET_ADMIN: u32 = 12;
 
-/// Gives up every capability but `keep` in all five sets; what is kept survives exec (ambient).
+/// Makes it impossible to gain any capability but `keep` again (the bounding set).
+pub(crate) fn bound_capabilities(keep: &[u32]) -> io::Result<()> {
+    for capability in 0_u32..64 {
+        if keep.contains(&capability) {
+            continue;
+        }
+        match prctl(libc::PR_CAPBSET_DROP, capability.into()) {
+            Ok(()) => {}
+            // The kernel knows no capability of this number: there are no more.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Gives up every capability but `keep`; what is kept survives exec (ambient).
 pub(crate) fn keep_capabilities(keep: &[u32]) -> io::Result<()> {
     #[repr(C)]
     struct Header {
@@ -247,17 +263,6 @@ pub(crate) fn keep_capabilities(keep: &[u32]) -> io::Result<()> {
         inheritable: u32,
     }
     const VERSION_3: u32 = 0x2008_0522;
-    for capability in 0_u32..64 {
-        if keep.contains(&capability) {
-            continue;
-        }
-        match prctl(libc::PR_CAPBSET_DROP, capability.into()) {
-            Ok(()) => {}
-            // The kernel knows no capability of this number: there are no more.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => break,
-            Err(error) => return Err(error),
-        }
-    }
     prctl(
         libc::PR_CAP_AMBIENT,
         libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong,

@@ -21,7 +21,7 @@ use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::stat::{Mode, umask};
 use nix::sys::wait::waitpid;
-use nix::unistd::{Pid, chdir, getegid, geteuid, pipe2, setsid};
+use nix::unistd::{Gid, Pid, Uid, chdir, getegid, geteuid, pipe2, setgroups, setresgid, setresuid, setsid};
 
 use super::pod::{Container, Inside, Pod};
 use super::root::{self, Plan};
@@ -83,6 +83,7 @@ pub(super) fn proxy(
             })?;
             step("give up privileges", || {
                 sys::no_new_privileges()?;
+                sys::bound_capabilities(&[sys::CAP_NET_ADMIN])?;
                 sys::keep_capabilities(&[sys::CAP_NET_ADMIN])
             })?;
             confine::apply()?;
@@ -105,6 +106,7 @@ pub(super) fn container(
     descriptors: &[OwnedFd],
 ) -> Result<Pid, String> {
     let context = |text: String| format!("start container `{}` of pod `{}`: {text}", ask.name, ask.pod);
+    let direct = init.direct;
     let [stdout, stderr] = descriptors else {
         return Err(context("it needs standard output and error".into()));
     };
@@ -116,7 +118,7 @@ pub(super) fn container(
         return Err(context("it runs already".into()));
     }
     pod.inside().map_err(context)?;
-    let plan = Plan::new(&init.scratch, &init.masked, pod, ask).map_err(context)?;
+    let plan = Plan::new(&init.scratch, &init.masked, direct, pod, ask).map_err(context)?;
     let command = Prepared::new(&ask.command).map_err(context)?;
     let inside = pod
         .existing()
@@ -134,20 +136,29 @@ pub(super) fn container(
                 private_mounts()
             })?;
             root::assemble(&plan)?;
+            if direct {
+                return command.run(Some((ask.run_as_user, ask.run_as_group)));
+            }
             step("make its user namespace", || {
                 unshare(CloneFlags::CLONE_NEWUSER)?;
                 map_user(ask.run_as_user, user, ask.run_as_group, group)?;
                 sys::hide()
             })?;
-            command.run()
+            command.run(None)
         },
     )
     .map_err(context)?;
     let namespace = |kind: &str| File::open(format!("/proc/{pid}/ns/{kind}")).map(OwnedFd::from);
     // A process that has ended already has no namespaces; its end is reported in a moment.
     if let (Ok(user), Ok(mounts)) = (namespace("user"), namespace("mnt")) {
-        pod.containers
-            .insert(ask.name.clone(), Container { pid, user, mounts });
+        let ids = (ask.run_as_user, ask.run_as_group);
+        let container = Container {
+            pid,
+            user,
+            ids,
+            mounts,
+        };
+        pod.containers.insert(ask.name.clone(), container);
     }
     Ok(pid)
 }
@@ -165,6 +176,7 @@ pub(super) fn exec(
     let [stdin, stdout, stderr] = descriptors else {
         return Err(context("it needs standard input, output and error".into()));
     };
+    let direct = init.direct;
     let pod = init.pod(pod)?;
     let running = pod
         .containers
@@ -186,10 +198,12 @@ pub(super) fn exec(
                 sys::close_from(3, &[status.number(), user.as_raw_fd(), mounts.as_raw_fd()])?;
                 sys::hide()?;
                 setns(&mounts, CloneFlags::CLONE_NEWNS)?;
-                setns(&user, CloneFlags::CLONE_NEWUSER)?;
+                if !direct {
+                    setns(&user, CloneFlags::CLONE_NEWUSER)?;
+                }
                 Ok(())
             })?;
-            command.run()
+            command.run(direct.then_some(running.ids))
         },
     )
     .map_err(context)
@@ -271,14 +285,23 @@ impl Prepared {
         })
     }
 
-    /// Gives up everything and becomes the program.
-    fn run(&self) -> Result<Infallible, String> {
+    /// Gives up everything and becomes the program. `ids` are the host's user and group to become, where no user
+    /// namespace has made them up.
+    fn run(&self, ids: Option<(u32, u32)>) -> Result<Infallible, String> {
         let directory = self.working_directory.display();
         chdir(&self.working_directory).map_err(|e| format!("working directory `{directory}`: {e}"))?;
         let program = self.find()?;
         step("give up privileges", || {
             sys::no_new_privileges()?;
-            sys::keep_capabilities(&[])
+            sys::bound_capabilities(&[])?;
+            if let Some((user, group)) = ids {
+                let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+                setgroups(&[])?;
+                setresgid(group, group, group)?;
+                setresuid(user, user, user)?;
+            }
+            sys::keep_capabilities(&[])?;
+            sys::hide()
         })?;
         confine::apply()?;
         let path = root::c_path(&program).map_err(|e| e.to_string())?;

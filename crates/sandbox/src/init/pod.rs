@@ -55,6 +55,8 @@ pub(super) struct Inside {
 pub(super) struct Container {
     pub(super) pid: Pid,
     pub(super) user: OwnedFd,
+    /// The user and group that it shows.
+    pub(super) ids: (u32, u32),
     pub(super) mounts: OwnedFd,
 }
 
@@ -145,7 +147,11 @@ pub(super) fn prove(init: &mut Init<'_>) -> Result<(), Problem> {
     let removed = Links::open().and_then(|mut links| links.remove("probe"));
     removed.map_err(|error| problem(Ability::Veth, &error))?;
     let inside = start_first("probe").map_err(|error| problem(Ability::PidNamespace, &error))?;
-    let nested = launch::prove_nested();
+    let nested = if init.direct {
+        Ok(())
+    } else {
+        launch::prove_nested()
+    };
     let _ = kill(inside.first, Signal::SIGKILL);
     let _ = waitpid(inside.first, None);
     nested.map_err(|error| problem(Ability::NestedUserNamespace, &error))
@@ -296,6 +302,7 @@ fn start_first(hostname: &str) -> io::Result<Inside> {
         |_| {
             let step = |result: io::Result<()>| result.map_err(|e| format!("confine its first process: {e}"));
             step(sys::no_new_privileges())?;
+            step(sys::bound_capabilities(&[]))?;
             step(sys::keep_capabilities(&[]))?;
             // For good: this process only collects orphans until it is killed. Its end of the status pipe goes too.
             step(sys::close_from(0, &[go.as_raw_fd()]))?;

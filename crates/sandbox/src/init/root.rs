@@ -16,7 +16,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::stat::{Mode, mkdirat, umask};
 use nix::unistd::{chdir, pivot_root};
 
 use super::pod::{Pod, find_volume};
@@ -95,6 +95,8 @@ pub(super) struct Plan {
     masked: Vec<PathBuf>,
     declared: Vec<Declared>,
     volumes: Vec<VolumePlan>,
+    /// Whose the private directories are, where not everything is one user's anyway.
+    owner: Option<(u32, u32)>,
     etc: Vec<(&'static str, String)>,
 }
 
@@ -116,6 +118,7 @@ impl Plan {
     pub(super) fn new(
         scratch: &Path,
         masked: &[PathBuf],
+        direct: bool,
         pod: &Pod,
         ask: &ContainerAsk,
     ) -> Result<Self, String> {
@@ -171,6 +174,7 @@ impl Plan {
             masked: masked.to_vec(),
             declared,
             volumes,
+            owner: direct.then_some((ask.run_as_user, ask.run_as_group)),
             etc: etc(pod, ask.run_as_user, ask.run_as_group),
         })
     }
@@ -234,7 +238,7 @@ fn etc(pod: &Pod, user: u32, group: u32) -> Vec<(&'static str, String)> {
 /// Makes the root and enters it. The process must be in a mount namespace of its own and in the pod's PID namespace.
 pub(super) fn assemble(plan: &Plan) -> Result<(), String> {
     let step = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-    enter_root(&plan.scratch.join("root")).map_err(step("make its root"))?;
+    enter_root(&plan.scratch.join("root"), plan.owner).map_err(step("make its root"))?;
     let mut root = Root {
         exploded: Vec::new(),
         masked: plan.masked.clone(),
@@ -274,7 +278,7 @@ pub(super) fn assemble(plan: &Plan) -> Result<(), String> {
     root.seal().map_err(step("make its root read-only"))
 }
 
-fn enter_root(place: &Path) -> io::Result<()> {
+fn enter_root(place: &Path, owner: Option<(u32, u32)>) -> io::Result<()> {
     memory(place, "mode=0755")?;
     chdir(place)?;
     let host = place.join(HOST.trim_start_matches('/'));
@@ -292,9 +296,13 @@ fn enter_root(place: &Path) -> io::Result<()> {
     symlink("/run", "/var/run")?;
     symlink("/run/lock", "/var/lock")?;
     for (path, options) in PRIVATE {
-        memory(Path::new(path), options)?;
+        match owner {
+            Some((user, group)) => memory(Path::new(path), &format!("{options},uid={user},gid={group}"))?,
+            None => memory(Path::new(path), options)?,
+        }
     }
-    fs::create_dir("/run/lock")
+    fs::create_dir("/run/lock")?;
+    fs::set_permissions("/run/lock", fs::Permissions::from_mode(0o1777))
 }
 
 /// The host's programs and libraries.
@@ -539,7 +547,10 @@ fn volume_tree(volume: &VolumePlan) -> io::Result<OwnedFd> {
         place = match openat2(&place, part.as_os_str(), strict) {
             // Kubernetes makes a sub path that is missing.
             Err(Errno::ENOENT) => {
-                mkdirat(&place, part.as_os_str(), Mode::from_bits_truncate(0o777))?;
+                let mask = umask(Mode::empty());
+                let made = mkdirat(&place, part.as_os_str(), Mode::from_bits_truncate(0o777));
+                umask(mask);
+                made?;
                 openat2(&place, part.as_os_str(), strict)?
             }
             other => other?,

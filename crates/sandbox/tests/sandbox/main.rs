@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         ["sandbox-init", control] => bartizan_sandbox::sandbox_init_main(control.parse().unwrap()),
         ["attack", rest @ ..] => attack::run(rest),
         ["victim", directory] => scene::victim(directory),
+        ["without-user-namespaces", rest @ ..] => without_user_namespaces(rest),
         ["--list", ..] => ExitCode::SUCCESS,
         rest => all(rest),
     }
@@ -63,7 +64,51 @@ fn all(arguments: &[&str]) -> ExitCode {
             .unwrap();
         failed |= !status.success();
     }
+    if root {
+        println!("\nthe same as a root that cannot make user namespaces");
+        std::io::stdout().flush().unwrap();
+        let mut again = Command::new("/proc/self/exe");
+        let status = again
+            .arg("without-user-namespaces")
+            .args(arguments)
+            .status()
+            .unwrap();
+        failed |= !status.success();
+    }
     if failed {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Runs every scene in a user namespace that has all ids and forbids further ones: the nearest to a root on a host that
+/// forbids them which leaves the host as it is.
+fn without_user_namespaces(arguments: &[&str]) -> ExitCode {
+    use nix::unistd::{ForkResult, fork, getpid};
+    let (go, hold) = nix::unistd::pipe().unwrap();
+    let me = getpid();
+    // SAFETY: this program has one thread.
+    let helper = match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => child,
+        ForkResult::Child => {
+            nix::unistd::read(&go, &mut [0]).unwrap();
+            for map in ["uid_map", "gid_map"] {
+                std::fs::write(format!("/proc/{me}/{map}"), "0 0 4294967295\n").unwrap();
+            }
+            std::process::exit(0);
+        }
+    };
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).unwrap();
+    nix::unistd::write(&hold, b"x").unwrap();
+    nix::sys::wait::waitpid(helper, None).unwrap();
+    std::fs::write("/proc/sys/user/max_user_namespaces", "0").unwrap();
+    let filter = arguments
+        .iter()
+        .find(|argument| !argument.starts_with('-'))
+        .copied()
+        .unwrap_or_default();
+    if scene::run_all(filter) {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS

@@ -415,7 +415,7 @@ async fn escapes() {
         (vec!["mount"], "refused EPERM"),
         (vec!["remount"], "refused EPERM"),
         (vec!["ptrace", "1"], "refused EPERM"),
-        (vec!["kill", "1"], "sent"),
+        (vec!["kill", "1"], "sent|refused EPERM"),
         (vec!["read", "/proc/1/environ"], "refused EACCES"),
         (vec!["list", "/proc/1/fd"], "refused EACCES|"),
         (vec!["list", "/proc/1/root"], "refused EACCES"),
@@ -548,6 +548,12 @@ async fn files() {
     fs::create_dir(real.join("code")).unwrap();
     fs::write(real.join("code/program"), "text").unwrap();
     fs::create_dir(real.join("data")).unwrap();
+    // Where containers are real users, a declared path is written with their own rights.
+    fs::set_permissions(
+        real.join("data"),
+        std::os::unix::fs::PermissionsExt::from_mode(0o777),
+    )
+    .unwrap();
     // A state directory below a declared path is masked.
     let inner_state = real.join("code/.bartizan");
     fs::create_dir(&inner_state).unwrap();
@@ -605,20 +611,25 @@ async fn files() {
     let key = inner_state.join("key").display().to_string();
     let cases: Vec<(Vec<&str>, &str)> = vec![
         (vec!["read", &code], "text"),
-        (vec!["write", &code], "refused EROFS"),
+        (vec!["write", &code], "refused EROFS|refused EACCES"),
         (vec!["read", &key], "refused ENOENT"),
         (vec!["write", &data], "written"),
         (vec!["write", "/data/x"], "written"),
         (vec!["read", "/data/x"], "x"),
         (vec!["read", "/etc/app/config/a.yaml"], "one"),
-        (vec!["write", "/etc/app/config/a.yaml"], "refused EROFS"),
+        (
+            vec!["write", "/etc/app/config/a.yaml"],
+            "refused EROFS|refused EACCES",
+        ),
         (vec!["read", "/usr/share/one.yaml"], "one"),
         (vec!["read", "/data/nested/b"], "two"),
         (vec!["write", "/srv/part/y"], "written"),
         (vec!["read", "/data/part/of/y"], "x"),
     ];
     for (arguments, expected) in cases {
-        assert_eq!(look(&mut world, &arguments).await, expected, "{arguments:?}");
+        let outcome = look(&mut world, &arguments).await;
+        let met = expected.split('|').any(|expected| outcome == expected);
+        assert!(met, "{arguments:?}: {outcome}, expected {expected}");
     }
     assert_eq!(fs::read_to_string(real.join("data/new")).unwrap(), "x");
     // An explosion of /usr/share must not lose its entries.

@@ -1,0 +1,156 @@
+//! Accepts connections of one listener on one worker and gives each a task; a panic ends one task and is counted.
+
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bartizan_telemetry::families;
+use bartizan_types::Port;
+use bartizan_wire::socket::{original_destination, reset_on_drop, tune_accepted};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinError, JoinSet};
+
+use crate::connection::App;
+use crate::drain::Stage;
+use crate::worker::Worker;
+use crate::{gateway, inbound, outbound};
+
+/// Connections of one listener on one worker at most; above that the kernel keeps them waiting.
+const MOST_CONNECTIONS: usize = 100_000;
+/// Silence after which the kernel asks whether a client is there.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+/// After a failed accept (no descriptors left): until some are free.
+const AFTER_FAILURE: Duration = Duration::from_millis(50);
+/// How long a listener that nobody takes over still looks for connections that wait in it.
+const LAST_LOOK: Duration = Duration::from_millis(100);
+
+/// What a listener's connections are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Role {
+    /// Captured, from the application.
+    CapturedOutbound {
+        /// The pod's own address.
+        own: IpAddr,
+    },
+    /// Captured, to the application.
+    CapturedInbound {
+        /// The pod's own address.
+        own: IpAddr,
+    },
+    /// From the application; the listener's address is the destination.
+    Outbound,
+    /// To the application; the listener's address is the destination.
+    Inbound {
+        /// The application.
+        to: SocketAddr,
+    },
+    /// From outside.
+    Gateway {
+        /// The port in the `Gateway` document.
+        port: Port,
+        /// Whether the socket is the supervisor's, and a successor goes on with what waits in it.
+        is_inherited: bool,
+    },
+}
+
+impl Role {
+    fn direction(self) -> &'static str {
+        match self {
+            Self::CapturedOutbound { .. } | Self::Outbound => "outbound",
+            Self::CapturedInbound { .. } | Self::Inbound { .. } => "inbound",
+            Self::Gateway { .. } => "gateway",
+        }
+    }
+
+    fn is_inherited(self) -> bool {
+        match self {
+            Self::CapturedOutbound { .. } | Self::CapturedInbound { .. } => true,
+            Self::Outbound | Self::Inbound { .. } => false,
+            Self::Gateway { is_inherited, .. } => is_inherited,
+        }
+    }
+}
+
+/// Accepts until the proxy drains, and returns when every connection has ended.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, role: Role) {
+    worker.shared.until_ready().await;
+    let accepted = worker.metrics.counter(&families::CONNECTIONS, &[role.direction()]);
+    let own_port = listener.local_addr().map_or(0, |address| address.port());
+    let mut tasks = JoinSet::new();
+    let mut draining = pin!(worker.shared.drain.reached(Stage::Draining));
+    loop {
+        tokio::select! {
+            connection = listener.accept(), if tasks.len() < MOST_CONNECTIONS => match connection {
+                Ok((tcp, remote)) => {
+                    accepted.increment();
+                    tasks.spawn_local(serve(Rc::clone(&worker), tcp, remote, role, own_port));
+                }
+                Err(error) => {
+                    worker.count(&families::CONNECTIONS_REFUSED, &[role.direction(), "accept"]);
+                    tracing::warn!("accept a connection: {error}");
+                    tokio::time::sleep(AFTER_FAILURE).await;
+                }
+            },
+            Some(ended) = tasks.join_next() => note(&worker, ended),
+            () = &mut draining => break,
+        }
+    }
+    while !role.is_inherited()
+        && let Ok(Ok((tcp, remote))) = tokio::time::timeout(LAST_LOOK, listener.accept()).await
+    {
+        accepted.increment();
+        tasks.spawn_local(serve(Rc::clone(&worker), tcp, remote, role, own_port));
+    }
+    drop(listener);
+    while let Some(ended) = tasks.join_next().await {
+        note(&worker, ended);
+    }
+}
+
+fn note(worker: &Worker, ended: Result<(), JoinError>) {
+    if ended.is_err_and(|error| error.is_panic()) {
+        worker.count(&families::PANICS, &[]);
+    }
+}
+
+async fn serve(worker: Rc<Worker>, tcp: TcpStream, remote: SocketAddr, role: Role, own_port: u16) {
+    let (Ok(()), Ok(local)) = (tune_accepted(&tcp, Some(KEEPALIVE)), tcp.local_addr()) else {
+        return; // gone already
+    };
+    let refuse = |reason| {
+        worker.count(&families::CONNECTIONS_REFUSED, &[role.direction(), reason]);
+        let _ = reset_on_drop(&tcp);
+    };
+    let local = match role {
+        Role::CapturedOutbound { .. } | Role::CapturedInbound { .. } => match original_destination(&tcp) {
+            Ok(Some(original)) => original,
+            Ok(None) => return refuse("not_captured"),
+            Err(_) => return,
+        },
+        Role::Outbound | Role::Inbound { .. } | Role::Gateway { .. } => local,
+    };
+    let registration = worker.register(remote, local).await;
+    match role {
+        Role::CapturedOutbound { own } => {
+            // Straight to the proxy's own socket: there is no destination behind it.
+            if local.port() == own_port && (local.ip().is_loopback() || local.ip() == own) {
+                return refuse("own_listener");
+            }
+            outbound::serve(Rc::clone(&worker), registration, tcp, (remote, local)).await;
+        }
+        Role::CapturedInbound { own } => {
+            if local.ip() != own || local.port() == own_port {
+                return refuse("own_listener");
+            }
+            inbound::serve(Rc::clone(&worker), registration, tcp, (remote, local), App::Pod(own)).await;
+        }
+        Role::Outbound => outbound::serve(worker, registration, tcp, (remote, local)).await,
+        Role::Inbound { to } => {
+            inbound::serve(worker, registration, tcp, (remote, local), App::At(to)).await;
+        }
+        Role::Gateway { port, .. } => {
+            gateway::serve(worker, registration, tcp, (remote, local), port).await;
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Answers that the proxy gives itself, with the texts and codes of Istio's.
+
+use std::borrow::Cow;
+
+use bartizan_decide::{Denied, Refusal};
+use bartizan_telemetry::ResponseFlags;
+use bartizan_types::DecisionId;
+use bartizan_wire::exchange::{Cause, Downstream, send_reply};
+use bartizan_wire::h1;
+use bartizan_wire::h2;
+use bartizan_wire::head::ResponseHead;
+use bartizan_wire::stream::MaybeTls;
+use bytes::Bytes;
+use http::StatusCode;
+
+use super::After;
+use super::grpc::Observed;
+use super::headers::DECISION;
+use super::outcome::Outcome;
+
+/// What clients of a denied request read.
+const DENIED: &str = "RBAC: access denied";
+
+/// The client's side, as far as the proxy answers itself.
+pub(crate) trait Client: Downstream {
+    /// Answers without an upstream.
+    async fn answer(&mut self, head: ResponseHead, body: Bytes) -> Result<(), Cause>;
+}
+
+impl Client for h1::ServerConnection<MaybeTls> {
+    async fn answer(&mut self, head: ResponseHead, body: Bytes) -> Result<(), Cause> {
+        self.reply(head, body).await
+    }
+}
+
+impl Client for h2::ServerStream {
+    async fn answer(&mut self, head: ResponseHead, body: Bytes) -> Result<(), Cause> {
+        self.reply(head, body).await
+    }
+}
+
+impl<D: Client> Client for Observed<'_, D> {
+    /// gRPC: the status is all there is (`Trailers-Only`).
+    async fn answer(&mut self, head: ResponseHead, _: Bytes) -> Result<(), Cause> {
+        send_reply(self, &head, Bytes::new()).await
+    }
+}
+
+/// An answer of the proxy.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Cow<'static, str>,
+    pub(crate) flags: ResponseFlags,
+    pub(crate) details: Option<Cow<'static, str>>,
+    pub(crate) decision: Option<DecisionId>,
+}
+
+impl Answer {
+    fn new(status: StatusCode, body: impl Into<Cow<'static, str>>, details: &'static str) -> Self {
+        Self {
+            status,
+            body: body.into(),
+            flags: ResponseFlags::NONE,
+            details: Some(Cow::Borrowed(details)),
+            decision: None,
+        }
+    }
+
+    fn with(self, flags: ResponseFlags) -> Self {
+        Self { flags, ..self }
+    }
+
+    /// Policy says no. The outcome has the details.
+    pub(crate) fn denied(denied: &Denied, id: DecisionId) -> Self {
+        let status = StatusCode::from_u16(denied.status()).unwrap_or(StatusCode::FORBIDDEN);
+        let body = if status == StatusCode::FORBIDDEN {
+            DENIED
+        } else {
+            "the path has no single meaning"
+        };
+        Self {
+            details: None,
+            decision: Some(id),
+            ..Self::new(status, body, "")
+        }
+    }
+
+    /// No policy could let this workload in there.
+    pub(crate) fn not_reachable(refusal: &Refusal, id: DecisionId) -> Self {
+        Self {
+            details: Some(format!("not_reachable{{{refusal}}}").into()),
+            decision: Some(id),
+            ..Self::new(StatusCode::FORBIDDEN, DENIED, "")
+        }
+    }
+
+    /// Nothing of the mesh is there.
+    pub(crate) fn no_way_out(refusal: &Refusal) -> Self {
+        Self {
+            details: Some(format!("no_way_out{{{refusal}}}").into()),
+            ..Self::new(StatusCode::BAD_GATEWAY, refusal.to_string(), "")
+        }
+        .with(ResponseFlags::NR)
+    }
+
+    /// What a route says.
+    pub(crate) fn route(status: u16, reason: &'static str) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::NOT_FOUND);
+        let flags = match status {
+            StatusCode::NOT_FOUND => ResponseFlags::NR,
+            StatusCode::INTERNAL_SERVER_ERROR => ResponseFlags::NC,
+            _ => ResponseFlags::NONE,
+        };
+        Self::new(status, status.canonical_reason().unwrap_or_default(), reason).with(flags)
+    }
+
+    /// The target or authority is not text.
+    pub(crate) fn malformed() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed request", "malformed_request").with(ResponseFlags::DPE)
+    }
+
+    /// A body that cannot be read.
+    pub(crate) fn malformed_body() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "malformed body", "malformed_body").with(ResponseFlags::DPE)
+    }
+
+    /// The mesh has no use for it.
+    pub(crate) fn no_connect() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served", "connect_refused")
+    }
+
+    /// No endpoint is ready.
+    pub(crate) fn no_healthy_upstream() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
+            .with(ResponseFlags::UH)
+    }
+
+    /// No connection came about.
+    pub(crate) fn connect_failure(is_retried: bool) -> Self {
+        let flags = if is_retried {
+            ResponseFlags::UF | ResponseFlags::URX
+        } else {
+            ResponseFlags::UF
+        };
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "upstream connect error",
+            "upstream_reset_before_response_started{connection_failure}",
+        )
+        .with(flags)
+    }
+
+    /// The upstream went away in the middle.
+    pub(crate) fn connection_termination() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "upstream closed the connection before it answered",
+            "upstream_reset_before_response_started{connection_termination}",
+        )
+        .with(ResponseFlags::UC)
+    }
+
+    /// The upstream's answer cannot be read.
+    pub(crate) fn protocol_error() -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream answered with malformed HTTP",
+            "upstream_reset_before_response_started{protocol_error}",
+        )
+        .with(ResponseFlags::UPE)
+    }
+
+    /// The route's time is over.
+    pub(crate) fn timeout() -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "response_timeout")
+            .with(ResponseFlags::UT)
+    }
+}
+
+/// Gives it.
+pub(crate) async fn give<D: Client>(down: &mut D, outcome: &mut Outcome<'_>, answer: Answer) -> After {
+    let mut head = ResponseHead::new(answer.status);
+    let headers = &mut head.headers;
+    // Literal names; values are visible ASCII.
+    if outcome.is_grpc {
+        head.status = StatusCode::OK;
+        let _ = headers.append("content-type", b"application/grpc");
+        let _ = headers.append("grpc-status", grpc_status(answer.status).as_bytes());
+        let _ = headers.append("grpc-message", percent(&answer.body).as_bytes());
+    } else {
+        let _ = headers.append("content-type", b"text/plain");
+    }
+    if let Some(id) = answer.decision {
+        let _ = headers.append(DECISION, id.to_string().as_bytes());
+    }
+    outcome.code = head.status.as_u16();
+    outcome.flags |= answer.flags;
+    if let Some(details) = answer.details {
+        outcome.details = details;
+    }
+    let body = match answer.body {
+        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        Cow::Owned(text) => Bytes::from(text),
+    };
+    match down.answer(head, body).await {
+        Ok(()) => {
+            outcome.completed = true;
+            After::Done
+        }
+        Err(_) => {
+            outcome.flags |= ResponseFlags::DC;
+            After::Abort
+        }
+    }
+}
+
+/// The gRPC status for an HTTP status ("HTTP to gRPC Status Code Mapping").
+fn grpc_status(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 | 405 => "12",
+        429 | 502 | 503 | 504 => "14",
+        _ => "2",
+    }
+}
+
+/// `grpc-message` is percent-encoded; our own texts are ASCII.
+fn percent(text: &str) -> String {
+    text.replace('%', "%25")
+}

@@ -1,0 +1,364 @@
+//! Carries an allowed request to an upstream and its response back. Tried again, on another endpoint, is only what was
+//! provably not sent; while it lasts, it is judged again after each change.
+
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bartizan_decide::{
+    Denied, Destination, Engine, Failure, Forward, HttpFacts, Retry, judge_again_http, retry,
+};
+use bartizan_identity::HandshakeFailure;
+use bartizan_telemetry::{ResponseFlags, families};
+use bartizan_types::{NamespacedName, Protocol};
+use bartizan_wire::exchange::{
+    Cause, ExchangeError, Sent, Side, send_request, send_response,
+};
+use bartizan_wire::head::{RequestHead, ResponseHead};
+use bartizan_wire::stream::MaybeTls;
+use bartizan_wire::upstream::AnyUpstream;
+use bytes::Bytes;
+use http::{StatusCode, Version};
+use smallvec::SmallVec;
+
+use super::answer::{self, Answer, Client};
+use super::headers::{self, Fields};
+use super::outcome::Outcome;
+use super::{After, Way};
+use crate::connection::{Connection, Door};
+use crate::upstream::{Carried, ConnectError, InFlightGuard, Lease, Target, Warrant, application, select};
+
+/// How often a request is sent at most (Istio's default: two retries).
+const MOST_TRIES: u32 = 3;
+
+/// The upstream's side of a connection that has become one of bytes.
+pub(crate) struct Upgraded {
+    /// The upstream.
+    pub(crate) up: MaybeTls,
+    /// What it has sent already.
+    pub(crate) bytes: Bytes,
+    /// Where that is.
+    pub(crate) target: Rc<Target>,
+}
+
+/// How a try ended.
+enum Tried {
+    Answered(Lease, ResponseHead),
+    Connect(ConnectError),
+    Exchange(ExchangeError),
+    TimedOut,
+    Denied(Denied),
+}
+
+#[expect(clippy::too_many_arguments, reason = "the one long step of a request; a struct would only rename them")]
+pub(super) async fn forward<D: Client>(
+    connection: &Connection,
+    engine: &Arc<Engine>,
+    down: &mut D,
+    head: &RequestHead,
+    facts: &HttpFacts<'_, Fields<'_>>,
+    way: Way<'_>,
+    warrant: Warrant,
+    outcome: &mut Outcome<'_>,
+) -> After {
+    outcome.policy = warrant.rule(engine).map(|rule| connection.policy_text(rule));
+    let route = match &way {
+        Way::Mesh(_, route) => route.as_ref(),
+        Way::Application(..) => None,
+    };
+    let deadline = route
+        .and_then(Forward::request_timeout)
+        .and_then(|limit| outcome.start.checked_add(limit));
+    let head = edited(head, route);
+    let mut watch = Watch {
+        connection,
+        facts,
+        engine: Arc::clone(engine),
+        seen: connection.worker.changes(),
+    };
+    let mut tried: SmallVec<[NamespacedName; 2]> = SmallVec::new();
+    let mut failed = false;
+    let (lease, mut response, target, _busy) = loop {
+        let Some(target) = pick(connection, &watch.engine, &way, head.version, &tried) else {
+            let none = if failed {
+                Answer::connect_failure(tried.len() > 1)
+            } else {
+                Answer::no_healthy_upstream()
+            };
+            return answer::give(down, outcome, none).await;
+        };
+        outcome.attempts += 1;
+        outcome.target = Some(Rc::clone(&target));
+        let busy = InFlightGuard::new(&target);
+        let until = sooner(deadline, route.and_then(Forward::backend_timeout));
+        let (failure, answer) = match send(connection, &mut watch, down, &warrant, &target, &head, until, outcome).await {
+            Tried::Answered(lease, response) => break (lease, response, target, busy),
+            Tried::Denied(denied) => {
+                let answer = super::deny(outcome, &denied);
+                return answer::give(down, outcome, answer).await;
+            }
+            Tried::TimedOut => return answer::give(down, outcome, Answer::timeout()).await,
+            Tried::Connect(error) => {
+                failed = true;
+                outcome.transport_failure = error.transport_failure();
+                (Failure::Connect, Answer::connect_failure(outcome.attempts > 1))
+            }
+            Tried::Exchange(error) if error.side == Side::Downstream => {
+                return client_failed(down, outcome, &error.cause).await;
+            }
+            Tried::Exchange(error) => {
+                let again = error.sent == Sent::Nothing && down.is_body_untouched();
+                let failure = if again { Failure::ClosedUnwritten } else { Failure::Sent };
+                (failure, upstream_failed(connection, outcome, &error))
+            }
+        };
+        match retry(outcome.attempts, MOST_TRIES, failure) {
+            Retry::Again => {
+                let reason = if failure == Failure::Connect { "connect" } else { "unsent" };
+                connection.worker.count(&families::RETRIES, &[reason]);
+                tried.push(target.id.workload.clone());
+            }
+            Retry::Stop(_) => return answer::give(down, outcome, answer).await,
+        }
+    };
+    outcome.service_time = Some(outcome.start.elapsed());
+    outcome.code = response.status.as_u16();
+    headers::finish(&mut response);
+    for edit in route.into_iter().flat_map(Forward::response_edits) {
+        headers::edit(&mut response.headers, edit);
+    }
+    give_back(connection, &mut watch, down, target, lease, &response, deadline, outcome).await
+}
+
+/// One try: a connection, the request, the head of the response.
+#[expect(clippy::too_many_arguments, reason = "the first half of `forward`")]
+async fn send<D: Client>(
+    connection: &Connection,
+    watch: &mut Watch<'_>,
+    down: &mut D,
+    warrant: &Warrant,
+    target: &Rc<Target>,
+    head: &RequestHead,
+    until: Option<Instant>,
+    outcome: &mut Outcome<'_>,
+) -> Tried {
+    let worker = &connection.worker;
+    let leased = worker.upstreams.lease(warrant, worker, target, outcome.start);
+    let mut lease = match within(until, leased).await {
+        None => return Tried::TimedOut,
+        Some(Err(error)) => return Tried::Connect(error),
+        Some(Ok(lease)) => lease,
+    };
+    if let Door::Inbound { port, app } = connection.door
+        && outcome.attempts > 1
+    {
+        worker.upstreams.note_application(port, app, target.id.address);
+    }
+    if lease.is_kept {
+        worker.reused.increment();
+    }
+    outcome.upstream_local = lease.local;
+    let sent = within(until, watch.during(send_request(down, &mut lease.up, head))).await;
+    match sent {
+        None => Tried::TimedOut,
+        Some(Err(denied)) => Tried::Denied(denied),
+        Some(Ok(Err(error))) => Tried::Exchange(error),
+        Some(Ok(Ok(response))) => Tried::Answered(lease, response),
+    }
+}
+
+/// The response, and what is left of the request.
+#[expect(clippy::too_many_arguments, reason = "the second half of `forward`")]
+async fn give_back<D: Client>(
+    connection: &Connection,
+    watch: &mut Watch<'_>,
+    down: &mut D,
+    target: Rc<Target>,
+    mut lease: Lease,
+    response: &ResponseHead,
+    deadline: Option<Instant>,
+    outcome: &mut Outcome<'_>,
+) -> After {
+    let sent = within(deadline, watch.during(send_response(down, &mut lease.up, response))).await;
+    match sent {
+        Some(Ok(Ok(()))) => {
+            outcome.completed = true;
+            if response.status == StatusCode::SWITCHING_PROTOCOLS
+                && let AnyUpstream::Http1(up) = lease.up
+            {
+                let (up, bytes) = up.into_upgraded();
+                return After::Upgraded(Box::new(Upgraded { up, bytes, target }));
+            }
+            connection.worker.upstreams.keep(&target, lease, outcome.start);
+            return After::Done;
+        }
+        None => {
+            outcome.flags |= ResponseFlags::UT;
+            outcome.details = Cow::Borrowed("response_timeout");
+        }
+        Some(Err(denied)) => {
+            super::deny(outcome, &denied);
+            connection.worker.count(
+                &families::CONNECTIONS_JUDGED,
+                &[connection.door.direction(), "policy"],
+            );
+        }
+        Some(Ok(Err(error))) if error.side == Side::Downstream => {
+            outcome.flags |= ResponseFlags::DC;
+            outcome.details = Cow::Borrowed("downstream_remote_disconnect");
+        }
+        Some(Ok(Err(error))) => {
+            outcome.flags |= ResponseFlags::UC;
+            outcome.details = Cow::Borrowed("upstream_reset_after_response_started{connection_termination}");
+            outcome.transport_failure = transport_failure(&error.cause);
+        }
+    }
+    After::Abort
+}
+
+/// The target of the next try.
+fn pick(
+    connection: &Connection,
+    engine: &Engine,
+    way: &Way<'_>,
+    version: Version,
+    tried: &[NamespacedName],
+) -> Option<Rc<Target>> {
+    let same = if version == Version::HTTP_2 {
+        Carried::Http2
+    } else {
+        Carried::Http1
+    };
+    match way {
+        Way::Application(..) if tried.len() > 1 => None,
+        Way::Application(port, app) => application(connection, *port, *app, same, !tried.is_empty()),
+        Way::Mesh(destination, route) => {
+            let protocol = match destination {
+                Destination::Service { port, .. } => port.protocol,
+                Destination::Workload { protocol, .. } => *protocol,
+                Destination::Refused(_) => return None,
+            };
+            let carried = match protocol {
+                Protocol::Http2 | Protocol::Grpc => Carried::Http2,
+                // A gateway speaks what the service has declared, a sidecar what its application speaks.
+                Protocol::Http if route.is_some() => Carried::Http1,
+                Protocol::Http | Protocol::Detect | Protocol::Tcp | Protocol::Tls => same,
+            };
+            select(connection, engine, destination, carried, tried)
+        }
+    }
+}
+
+/// The head as the upstream shall see it.
+fn edited<'h>(head: &'h RequestHead, route: Option<&Forward<'_>>) -> Cow<'h, RequestHead> {
+    let mut edits = route.into_iter().flat_map(Forward::request_edits).peekable();
+    if edits.peek().is_none() {
+        return Cow::Borrowed(head);
+    }
+    let mut head = head.clone();
+    for edit in edits {
+        headers::edit(&mut head.headers, edit);
+    }
+    Cow::Owned(head)
+}
+
+async fn client_failed<D: Client>(down: &mut D, outcome: &mut Outcome<'_>, cause: &Cause) -> After {
+    match cause {
+        Cause::Body(_) | Cause::Parse(_) | Cause::Length => {
+            // A body that is cut or malformed; the connection ends after the answer.
+            answer::give(down, outcome, Answer::malformed_body()).await;
+        }
+        Cause::Io(_) | Cause::Closed | Cause::Desynchronized | Cause::Bridge(_) | Cause::Http2(_) => {
+            outcome.flags |= ResponseFlags::DC;
+            outcome.details = Cow::Borrowed("downstream_remote_disconnect");
+        }
+    }
+    After::Abort
+}
+
+fn upstream_failed(connection: &Connection, outcome: &mut Outcome<'_>, error: &ExchangeError) -> Answer {
+    outcome.transport_failure = transport_failure(&error.cause);
+    if let Cause::Io(io) = &error.cause
+        && let failure @ (HandshakeFailure::Refused(_) | HandshakeFailure::RefusedByPeer(_)) = HandshakeFailure::of(io)
+    {
+        // TLS 1.3: a server's refusal comes after the client's handshake.
+        connection
+            .worker
+            .count(&families::TLS_REFUSED, &["client", failure.reason()]);
+        return Answer::connect_failure(false);
+    }
+    match error.cause {
+        Cause::Parse(_) | Cause::Body(_) | Cause::Desynchronized | Cause::Bridge(_) => Answer::protocol_error(),
+        Cause::Io(_) | Cause::Closed | Cause::Length | Cause::Http2(_) => Answer::connection_termination(),
+    }
+}
+
+fn transport_failure(cause: &Cause) -> Option<String> {
+    match cause {
+        Cause::Io(error) => match HandshakeFailure::of(error) {
+            HandshakeFailure::Connection(_) => None,
+            failure => Some(failure.to_string()),
+        },
+        Cause::Closed
+        | Cause::Parse(_)
+        | Cause::Body(_)
+        | Cause::Length
+        | Cause::Desynchronized
+        | Cause::Bridge(_)
+        | Cause::Http2(_) => None,
+    }
+}
+
+/// Judges a request again after each change.
+struct Watch<'a> {
+    connection: &'a Connection,
+    facts: &'a HttpFacts<'a, Fields<'a>>,
+    engine: Arc<Engine>,
+    seen: u64,
+}
+
+impl Watch<'_> {
+    /// Does `work` for as long as the request is allowed.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Denied> {
+        let mut work = pin!(work);
+        poll_fn(|cx| {
+            if self.connection.worker.changes() != self.seen {
+                self.judge()?;
+            }
+            work.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
+
+    fn judge(&mut self) -> Result<(), Denied> {
+        self.seen = self.connection.worker.changes();
+        self.connection.judge_trust()?;
+        let new = self.connection.worker.engine();
+        match self.connection.door {
+            Door::Inbound { .. } | Door::Gateway { .. } => judge_again_http(&self.engine, &new, self.facts)?,
+            Door::Outbound => {}
+        }
+        self.engine = new;
+        Ok(())
+    }
+}
+
+/// `None` when the time is over first. Without a limit nothing is set up.
+async fn within<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+    match until {
+        None => Some(work.await),
+        Some(until) => tokio::time::timeout_at(until.into(), work).await.ok(),
+    }
+}
+
+fn sooner(deadline: Option<Instant>, limit: Option<Duration>) -> Option<Instant> {
+    let limit = limit.and_then(|limit| Instant::now().checked_add(limit));
+    match (deadline, limit) {
+        (Some(deadline), Some(limit)) => Some(deadline.min(limit)),
+        (one, other) => one.or(other),
+    }
+}
+

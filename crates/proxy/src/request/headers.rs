@@ -1,0 +1,186 @@
+//! What a proxy does to the fields of a request and its response: what an application could use to speak for a proxy is
+//! taken out, what the mesh says of the caller is put in, the request id is made or kept.
+
+use bartizan_mesh::HeaderEdit;
+use bartizan_wire::head::{Headers, RequestHead, ResponseHead};
+
+use crate::connection::{Connection, Door};
+
+const REQUEST_ID: &str = "x-request-id";
+const FORWARDED_CERTIFICATE: &str = "x-forwarded-client-cert";
+const FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+/// The field that shows a denied client its decision.
+pub(crate) const DECISION: &str = "x-bartizan-decision";
+
+/// Fields of a request for `decide`.
+pub(crate) struct Fields<'a>(pub(crate) &'a Headers);
+
+impl bartizan_decide::Headers for Fields<'_> {
+    fn values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h [u8]> {
+        self.0.get_all(name)
+    }
+}
+
+/// Makes a request's fields what they are for everything that follows: decision, log and upstream.
+pub(crate) fn prepare(connection: &Connection, head: &mut RequestHead) {
+    let headers = &mut head.headers;
+    match &connection.door {
+        Door::Inbound { .. } => {
+            // Envoy's `APPEND_FORWARD`: without a client certificate nothing of it is believed.
+            match &connection.forwarded {
+                Some(own) => {
+                    drop_fields(headers, is_peer_metadata);
+                    extend(headers, FORWARDED_CERTIFICATE, own.as_bytes());
+                }
+                None => drop_fields(headers, |name| {
+                    is_peer_metadata(name) || name.eq_ignore_ascii_case(FORWARDED_CERTIFICATE.as_bytes())
+                }),
+            }
+        }
+        Door::Outbound => drop_fields(headers, is_a_proxys),
+        Door::Gateway { .. } => {
+            drop_fields(headers, is_a_proxys);
+            headers.remove(REQUEST_ID);
+            extend(headers, FORWARDED_FOR, connection.remote.ip().to_string().as_bytes());
+            put(headers, FORWARDED_PROTO, b"http");
+        }
+    }
+    if headers.get(REQUEST_ID).is_none_or(<[u8]>::is_empty) {
+        let id = uuid(connection.worker.random(), connection.worker.random());
+        put(headers, REQUEST_ID, &id);
+    }
+}
+
+/// Takes out of a response what is only meant between proxies.
+pub(crate) fn finish(response: &mut ResponseHead) {
+    drop_fields(&mut response.headers, is_peer_metadata);
+}
+
+/// Applies a route's change.
+pub(crate) fn edit(headers: &mut Headers, edit: &HeaderEdit) {
+    for (name, value) in &edit.set {
+        put(headers, name, value.as_bytes());
+    }
+    for (name, value) in &edit.add {
+        // Names and values of routes were checked when the document was read.
+        let _ = headers.append(name, value.as_bytes());
+    }
+    for name in &edit.remove {
+        headers.remove(name);
+    }
+}
+
+/// Whether a message is gRPC (`application/grpc`, `application/grpc+proto`, …).
+pub(crate) fn is_grpc(headers: &Headers) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    headers.get("content-type").is_some_and(|value| {
+        value.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
+            && matches!(value.get(GRPC.len()), None | Some(b'+' | b';'))
+    })
+}
+
+fn drop_fields(headers: &mut Headers, is_dropped: impl Fn(&[u8]) -> bool) {
+    // Most requests have none of them.
+    if headers.iter().any(|(name, _)| is_dropped(name)) {
+        headers.retain(|name, _| !is_dropped(name));
+    }
+}
+
+/// Fields by which proxies tell each other of their workloads (Istio's metadata exchange).
+fn is_peer_metadata(name: &[u8]) -> bool {
+    starts_with(name, b"x-envoy-peer-metadata")
+}
+
+/// Fields that only a proxy may set.
+fn is_a_proxys(name: &[u8]) -> bool {
+    starts_with(name, b"x-")
+        && (starts_with(name, b"x-envoy-")
+            || starts_with(name, b"x-bartizan-")
+            || name.eq_ignore_ascii_case(FORWARDED_CERTIFICATE.as_bytes()))
+}
+
+fn starts_with(name: &[u8], start: &[u8]) -> bool {
+    name.get(..start.len())
+        .is_some_and(|name| name.eq_ignore_ascii_case(start))
+}
+
+fn put(headers: &mut Headers, name: &str, value: &[u8]) {
+    // Our own names are tokens, and our own values are visible ASCII.
+    let _ = headers.set(name, value);
+}
+
+/// Adds to a list: what others have said before stays in front.
+fn extend(headers: &mut Headers, name: &str, value: &[u8]) {
+    let before = headers.get_all(name).fold(Vec::new(), |mut list, part| {
+        if !list.is_empty() {
+            list.push(b',');
+        }
+        list.extend_from_slice(part);
+        list
+    });
+    if before.is_empty() {
+        put(headers, name, value);
+    } else {
+        put(headers, name, &[&before, &b","[..], value].concat());
+    }
+}
+
+/// A UUID of version 4 (RFC 9562 §5.4).
+fn uuid(high: u64, low: u64) -> [u8; 36] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let bits = (u128::from(high) << 64 | u128::from(low)) & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
+    let mut text = [b'-'; 36];
+    let mut shift = 128;
+    for (at, byte) in text.iter_mut().enumerate() {
+        if !matches!(at, 8 | 13 | 18 | 23) {
+            shift -= 4;
+            let digit = usize::try_from(bits >> shift & 0xf).unwrap_or_default();
+            *byte = DIGITS.get(digit).copied().unwrap_or(b'0');
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_uuid_has_its_version_and_variant() {
+        let text = uuid(u64::MAX, u64::MAX);
+        assert_eq!(&text, b"ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(&uuid(0, 0), b"00000000-0000-4000-8000-000000000000");
+    }
+
+    #[test]
+    fn lists_grow_and_a_proxys_fields_are_told() {
+        let mut headers = Headers::new();
+        headers.append("X-Forwarded-For", b"1.1.1.1").unwrap();
+        headers.append("x-forwarded-for", b"2.2.2.2").unwrap();
+        extend(&mut headers, FORWARDED_FOR, b"3.3.3.3");
+        assert_eq!(headers.get(FORWARDED_FOR), Some(&b"1.1.1.1,2.2.2.2,3.3.3.3"[..]));
+        assert_eq!(headers.len(), 1);
+        for name in ["x-envoy-original-path", "X-Envoy-Peer-Metadata", "X-Forwarded-Client-Cert", "x-bartizan-decision"] {
+            assert!(is_a_proxys(name.as_bytes()), "{name}");
+        }
+        for name in ["x-request-id", "traceparent", "x-env", "x-forwarded-for"] {
+            assert!(!is_a_proxys(name.as_bytes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn grpc_is_told_by_its_content_type() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("Application/gRPC; x=1", true),
+            ("application/grpc-web", false),
+            ("application/json", false),
+        ] {
+            let mut headers = Headers::new();
+            headers.append("content-type", value.as_bytes()).unwrap();
+            assert_eq!(is_grpc(&headers), expected, "{value}");
+        }
+    }
+}

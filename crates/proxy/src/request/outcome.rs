@@ -1,0 +1,213 @@
+//! What became of one request: collected on its way, counted and logged once at its end, also when the request was dropped.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bartizan_decide::Denied;
+use bartizan_telemetry::{
+    AccessRecord, EdgeLabels, RequestDone, RequestProtocol, ResponseFlags, SecurityPolicy, Service, Workload,
+    families,
+};
+use bartizan_types::DecisionId;
+use bartizan_wire::exchange::Counters;
+use bartizan_wire::head::RequestHead;
+
+use super::grpc::Messages;
+use crate::connection::{Connection, Door};
+use crate::labels;
+use crate::upstream::Target;
+
+/// What became of one request.
+pub(crate) struct Outcome<'c> {
+    pub(crate) connection: &'c Connection,
+    pub(crate) start: Instant,
+    pub(crate) version: u64,
+    pub(crate) is_grpc: bool,
+    pub(crate) code: u16,
+    pub(crate) flags: ResponseFlags,
+    pub(crate) details: Cow<'static, str>,
+    pub(crate) transport_failure: Option<String>,
+    pub(crate) target: Option<Rc<Target>>,
+    pub(crate) upstream_local: Option<std::net::SocketAddr>,
+    /// As what it was called, where no target was found.
+    pub(crate) service: Option<Service>,
+    pub(crate) route: Option<Box<str>>,
+    pub(crate) allowed: Option<bool>,
+    pub(crate) policy: Option<Rc<str>>,
+    pub(crate) decision: Option<DecisionId>,
+    pub(crate) attempts: u32,
+    pub(crate) service_time: Option<Duration>,
+    pub(crate) completed: bool,
+    pub(crate) messages: Messages,
+    is_told: bool,
+}
+
+impl<'c> Outcome<'c> {
+    /// A request has begun.
+    pub(crate) fn begin(connection: &'c Connection, start: Instant, version: u64, is_grpc: bool) -> Self {
+        Self {
+            connection,
+            start,
+            version,
+            is_grpc,
+            code: 0,
+            flags: ResponseFlags::NONE,
+            details: Cow::Borrowed("via_upstream"),
+            transport_failure: None,
+            target: None,
+            upstream_local: None,
+            service: None,
+            route: None,
+            allowed: None,
+            policy: None,
+            decision: None,
+            attempts: 0,
+            service_time: None,
+            completed: false,
+            messages: Messages::default(),
+            is_told: false,
+        }
+    }
+
+    /// Policy has denied it.
+    pub(crate) fn deny(&mut self, denied: &Denied) -> DecisionId {
+        let worker = &self.connection.worker;
+        let id = worker.decision_id();
+        self.decision = Some(id);
+        self.allowed = Some(false);
+        self.details = denied.to_string().into();
+        self.policy = denied.rule().map(|rule| self.connection.policy_text(rule));
+        count_denied(self.connection, "http", denied);
+        id
+    }
+
+    /// Counts and logs it.
+    pub(crate) fn end(mut self, head: &RequestHead, bytes: Counters) {
+        self.tell(Some(head), bytes);
+    }
+
+    fn tell(&mut self, head: Option<&RequestHead>, bytes: Counters) {
+        self.is_told = true;
+        let worker = &self.connection.worker;
+        let duration = self.start.elapsed();
+        let (edge, source) = match (&self.connection.door, &self.target) {
+            (Door::Inbound { port, .. }, _) => {
+                let (edge, source) = self.connection.inbound_edge(*port);
+                (edge, Some(source))
+            }
+            (Door::Outbound | Door::Gateway { .. }, Some(target)) if target.edge.is_some() => {
+                let Some(edge) = &target.edge else { return };
+                (edge.clone(), None)
+            }
+            (Door::Outbound | Door::Gateway { .. }, _) => {
+                let engine = worker.engine();
+                let edge = worker.metrics.edge(&EdgeLabels {
+                    reporter: self.connection.door.reporter(),
+                    source: labels::own_side(engine.snapshot(), &worker.shared.workload),
+                    destination: std::sync::Arc::new(Workload::default()),
+                    service: std::sync::Arc::new(self.service.take().unwrap_or_default()),
+                    security: SecurityPolicy::Unknown,
+                });
+                (edge, None)
+            }
+        };
+        edge.request(&RequestDone {
+            protocol: if self.is_grpc {
+                RequestProtocol::Grpc
+            } else {
+                RequestProtocol::Http
+            },
+            response_code: self.code,
+            grpc_status: self.messages.status,
+            flags: self.flags,
+            duration: self.completed.then_some(duration),
+            request_bytes: bytes.head_received + bytes.body_received,
+            response_bytes: bytes.head_sent + bytes.body_sent,
+            request_messages: self.messages.requests,
+            response_messages: self.messages.responses,
+        });
+        let Some(log) = &worker.log else { return };
+        let header = |name| head.and_then(|head| head.headers.get(name));
+        let own = worker.shared.identity.get();
+        let own = own.map(|identity| identity.credentials.current());
+        let own = own.as_ref().map(|current| current.svid().id().as_str());
+        let target = self.target.as_deref();
+        let (source_principal, destination_principal) = match &self.connection.door {
+            Door::Inbound { .. } => (
+                self.connection.peer.identity().map(bartizan_types::SpiffeId::as_str),
+                own.filter(|_| self.connection.peer.identity().is_some()),
+            ),
+            Door::Outbound | Door::Gateway { .. } => {
+                let proven = target.and_then(|target| target.id.identity.as_ref());
+                (own.filter(|_| proven.is_some()), proven.map(bartizan_types::SpiffeId::as_str))
+            }
+        };
+        log.write(&AccessRecord {
+            method: head.map(|head| head.method.as_str().as_bytes()),
+            path: head.map(|head| &head.target[..]),
+            protocol: head.map(|head| version_text(head.version)),
+            response_code: self.code,
+            grpc_status: self.messages.status,
+            response_flags: self.flags,
+            response_code_details: Some(&self.details),
+            upstream_transport_failure_reason: self.transport_failure.as_deref(),
+            bytes_received: bytes.body_received,
+            bytes_sent: bytes.body_sent,
+            duration,
+            upstream_service_time: self.service_time,
+            x_forwarded_for: header("x-forwarded-for"),
+            user_agent: header("user-agent"),
+            request_id: header("x-request-id"),
+            authority: head.map(RequestHead::authority),
+            upstream_host: target.map(|target| target.id.address),
+            upstream_cluster: target.map(|target| &*target.cluster),
+            upstream_local_address: self.upstream_local,
+            downstream_local_address: Some(self.connection.local),
+            downstream_remote_address: Some(self.connection.remote),
+            requested_server_name: self.connection.sni.as_deref().map(str::as_bytes),
+            route_name: self.route.as_deref().or(Some("default")),
+            source_principal,
+            destination_principal,
+            source_workload: source.as_deref().map(|source| &*source.name),
+            destination_workload: target.map(|target| &*target.destination.name),
+            decision_id: self.decision,
+            allowed: self.allowed,
+            policy: self.policy.as_deref(),
+            config_version: self.version,
+            attempts: self.attempts,
+            ..AccessRecord::new(worker.wall_time(self.start), self.connection.door.reporter())
+        });
+    }
+}
+
+impl Drop for Outcome<'_> {
+    /// The request's task was dropped: its connection broke or the proxy stops.
+    fn drop(&mut self) {
+        if !self.is_told {
+            self.flags |= ResponseFlags::DC;
+            self.details = Cow::Borrowed("dropped");
+            self.tell(None, Counters::default());
+        }
+    }
+}
+
+/// Counts a denial under the policy that denied.
+pub(crate) fn count_denied(connection: &Connection, layer: &str, denied: &Denied) {
+    let worker = &connection.worker;
+    match denied.rule() {
+        Some(rule) => worker.count(
+            &families::POLICY_DENIED,
+            &[layer, rule.namespace.as_str(), rule.policy.as_str(), &rule.rule.to_string()],
+        ),
+        None => worker.count(&families::POLICY_DENIED, &[layer, "", "", ""]),
+    }
+}
+
+fn version_text(version: http::Version) -> &'static str {
+    match version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}

@@ -157,6 +157,9 @@ impl Listing {
             return;
         }
         self.folders.insert(path.to_owned());
+        // Not when it was changed: editors come and go in it.
+        let place = [metadata.dev(), metadata.ino(), 0, 0, 0];
+        self.fingerprint.0.push((path.to_owned(), place));
         if depth > DEEPEST {
             let what = format!("`{}` is more than {DEEPEST} folders deep", path.display());
             self.findings.push(finding(TOO_MUCH, &self.base, path, what));

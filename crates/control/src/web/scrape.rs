@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bartizan_telemetry::merge::{Target, merge};
+use bartizan_types::pod::proxy_socket_name;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt as _, Empty, Limited};
@@ -84,8 +85,7 @@ fn target(workload: &WorkloadStatus) -> Target {
 }
 
 fn socket(run_directory: &Path, workload: &WorkloadStatus) -> PathBuf {
-    let name = &workload.name;
-    run_directory.join(format!("proxy-{}-{}.sock", name.namespace, name.name))
+    run_directory.join(proxy_socket_name(&workload.name))
 }
 
 type ScrapeError = Box<dyn std::error::Error + Send + Sync>;

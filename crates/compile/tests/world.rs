@@ -1,0 +1,192 @@
+//! What callers rely on besides the law: positions, kept addresses, shared values, and what replaces a pod.
+
+use std::sync::Arc;
+
+use bartizan_compile::{Allocations, Options, Positions, Update, World};
+use bartizan_config::{Document, SourceFile, read};
+use bartizan_mesh::{Key, PathRule, Profile, Settings};
+use bartizan_types::{Hostname, Name, NamespacedName, RuleId, TrustDomain};
+
+const FOLDER: &str = r"apiVersion: v1
+kind: ConfigMap
+metadata: { name: settings }
+data: { LEVEL: info }
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: { name: cart }
+spec:
+  replicas: 2
+  selector: { matchLabels: { app: cart } }
+  template:
+    metadata: { labels: { app: cart } }
+    spec:
+      containers:
+        - { name: app, command: [cart], envFrom: [{ configMapRef: { name: settings } }] }
+---
+apiVersion: v1
+kind: Service
+metadata: { name: cart }
+spec: { selector: { app: cart }, ports: [{ name: http, port: 80 }] }
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: { name: cart }
+spec:
+  rules:
+    - to: [{ operation: { methods: [GET] } }]
+    - to:
+        - operation: { methods: [POST] }
+";
+
+fn documents(text: &str) -> Vec<Document> {
+    let reading = read(&SourceFile::new("shop.yaml", text));
+    assert!(!reading.has_errors(), "{:#?}", reading.findings);
+    reading.documents
+}
+
+fn options() -> Options {
+    Options::new(Settings {
+        trust_domain: TrustDomain::parse("cluster.local").expect("a literal"),
+        root_namespace: Name::parse("istio-system").expect("a literal"),
+        cluster_domain: Hostname::parse("cluster.local").expect("a literal"),
+        profile: Profile::ZeroTrust,
+        paths: PathRule::RefuseAmbiguous,
+    })
+}
+
+fn name(text: &str) -> NamespacedName {
+    NamespacedName::parse(text).expect("a literal")
+}
+
+fn world() -> World {
+    let mut world = World::new(options());
+    world
+        .set_documents(documents(FOLDER))
+        .expect("the folder is right");
+    world
+}
+
+#[test]
+fn rules_have_their_file_and_line_also_after_a_round_trip() {
+    let json = serde_json::to_string(world().positions()).expect("positions are JSON");
+    let positions: Positions = serde_json::from_str(&json).expect("and come back");
+    let rule = |rule| RuleId {
+        kind: "AuthorizationPolicy".into(),
+        namespace: Name::parse("default").expect("a literal"),
+        policy: Name::parse("cart").expect("a literal"),
+        rule,
+    };
+    let line = |index| positions.rule(&rule(index)).map(|place| place.to_string());
+    assert_eq!(line(0).as_deref(), Some("shop.yaml:28"));
+    assert_eq!(line(1).as_deref(), Some("shop.yaml:29"));
+    assert_eq!(line(2), None);
+    let policy = positions
+        .policy(&name("default/cart"))
+        .expect("the policy has a place");
+    assert_eq!(policy.line, 23);
+}
+
+#[test]
+fn a_comment_pushes_nothing_and_moves_positions() {
+    let mut world = world();
+    let update = world
+        .set_documents(documents(&format!("# why\n{FOLDER}")))
+        .expect("right as before");
+    assert_eq!(
+        Update {
+            findings: Vec::new(),
+            ..update
+        },
+        Update::default()
+    );
+    let policy = world
+        .positions()
+        .policy(&name("default/cart"))
+        .expect("the policy has a place");
+    assert_eq!(policy.line, 24);
+}
+
+#[test]
+fn an_address_stays_over_a_restart_and_is_free_when_its_service_goes() {
+    let mut first = world();
+    let cart = name("default/cart");
+    let address = first
+        .allocations()
+        .get(&cart)
+        .expect("the service has an address");
+    let json = serde_json::to_string(first.allocations()).expect("allocations are JSON");
+    let mut options = options();
+    options.allocations =
+        serde_json::from_str::<Allocations>(&json.replace(&address.to_string(), "10.67.1.2"))
+            .expect("and come back");
+    let mut second = World::new(options);
+    second
+        .set_documents(documents(FOLDER))
+        .expect("the folder is right");
+    assert_eq!(
+        second
+            .allocations()
+            .get(&cart)
+            .map(|address| address.to_string())
+            .as_deref(),
+        Some("10.67.1.2")
+    );
+    first.set_documents(Vec::new()).expect("an empty folder is right");
+    assert_eq!(first.allocations().get(&cart), None);
+}
+
+#[test]
+fn what_a_pod_was_given_replaces_it_and_replicas_differ_only_in_their_names() {
+    let mut world = world();
+    let before = world.plan();
+    let update = world
+        .set_documents(documents(&FOLDER.replace("info", "debug")))
+        .expect("right");
+    assert!(update.plan_changed);
+    let after = world.plan();
+    assert_eq!(after.len(), 2);
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before.name, after.name);
+        assert_ne!(before.template_hash, after.template_hash);
+    }
+}
+
+#[test]
+fn proxies_share_what_they_are_told_alike() {
+    let mut world = world();
+    let (one, other) = (name("default/cart-0"), name("default/cart-1"));
+    let key = Key::new("policy", &name("default/cart"));
+    let policy_of = |world: &World, proxy| {
+        world
+            .resources_for(proxy)
+            .remove(&key)
+            .expect("the policy is for it")
+    };
+    let first = policy_of(&world, &one);
+    assert!(Arc::ptr_eq(&first, &policy_of(&world, &other)));
+    // A change of something else leaves it the same allocation.
+    world
+        .set_documents(documents(&FOLDER.replace("info", "debug")))
+        .expect("right");
+    assert!(Arc::ptr_eq(&first, &policy_of(&world, &one)));
+}
+
+#[test]
+fn a_change_reaches_only_whom_it_concerns() {
+    let mut world = world();
+    let other = "---\napiVersion: v1\nkind: Pod\nmetadata: { name: web, labels: { app: web } }\nspec: { containers: [{ name: app, command: [web] }] }\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: web }\nspec: { selector: { matchLabels: { app: web } }, rules: [{}] }\n";
+    let update = world
+        .set_documents(documents(&format!("{FOLDER}{other}")))
+        .expect("right");
+    assert_eq!(
+        update.added.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["default/web"]
+    );
+    assert!(
+        update.change_for(&name("default/cart-0")).is_empty(),
+        "nothing changed for it"
+    );
+    let web = update.change_for(&name("default/web"));
+    assert_eq!(web.upserts, world.resources_for(&name("default/web")));
+}

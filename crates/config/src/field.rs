@@ -145,7 +145,10 @@ impl<'a> Value<'a> {
                 let help = if self.sink.is_secret() {
                     "put it in quotes".to_owned()
                 } else {
-                    format!("put it in quotes: \"{}\"", scalar.text)
+                    format!(
+                        "put it in quotes: \"{}\"",
+                        self.sink.quoted(&scalar.text).trim_matches('`')
+                    )
                 };
                 self.error_help(code, what, help);
                 return None;

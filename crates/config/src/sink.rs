@@ -16,6 +16,8 @@ pub(crate) struct Sink {
 }
 
 const MOST_FINDINGS: usize = 1_000;
+/// Characters of what a finding says; only a hostile value makes it longer.
+const LONGEST_TEXT: usize = 1_000;
 
 impl Sink {
     pub(crate) fn new(file: &SourceFile) -> Self {
@@ -118,7 +120,7 @@ impl Sink {
         severity: Severity,
         code: Code,
         spot: Spot,
-        what: String,
+        mut what: String,
         why: Option<String>,
         help: Option<String>,
     ) -> Finding {
@@ -126,6 +128,10 @@ impl Sink {
         let index = usize::try_from(spot.position.line.saturating_sub(1)).unwrap_or(usize::MAX);
         let start = starts.get(index).filter(|_| !self.secret.get());
         let rest = start.and_then(|start| self.file.text.get(*start..));
+        if let Some((at, _)) = what.char_indices().nth(LONGEST_TEXT) {
+            what.truncate(at);
+            what.push('…');
+        }
         Finding {
             code,
             severity,

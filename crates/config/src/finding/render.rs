@@ -1,5 +1,6 @@
 //! Findings as text for people and as JSON for programs.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use super::{Finding, Severity};
@@ -42,13 +43,24 @@ pub fn render(finding: &Finding, paint: Paint) -> String {
     let gutter = " ".repeat(number.len());
     let bar = paint.wrap("1;34", "|");
     let head = format!("{}[{}]", finding.severity.as_str(), finding.code);
-    let mut out = format!("{}: {}\n", paint.wrap(style, &head), finding.what);
+    let mut out = format!("{}: {}\n", paint.wrap(style, &head), visible(&finding.what));
     let arrow = paint.wrap("1;34", "-->");
-    let _ = writeln!(out, "{gutter}{arrow} {}:{}", finding.file, finding.position);
-    let mut why = finding.why.as_deref();
+    let _ = writeln!(
+        out,
+        "{gutter}{arrow} {}:{}",
+        visible(&finding.file),
+        finding.position
+    );
+    let why_text = finding.why.as_deref().map(visible);
+    let mut why = why_text.as_deref();
     if let Some(line) = &finding.source_line {
         let _ = writeln!(out, "{gutter} {bar}");
-        let _ = writeln!(out, "{} {bar} {}", paint.wrap("1;34", &number), line.trim_end());
+        let _ = writeln!(
+            out,
+            "{} {bar} {}",
+            paint.wrap("1;34", &number),
+            visible(line.trim_end())
+        );
         let width = u32::try_from(line.chars().count()).unwrap_or(u32::MAX);
         let before = finding.position.column.saturating_sub(1).min(width);
         let length = finding
@@ -69,10 +81,31 @@ pub fn render(finding: &Finding, paint: Paint) -> String {
     }
     for (word, text) in [("why", why), ("help", finding.help.as_deref())] {
         if let Some(text) = text {
-            let _ = writeln!(out, "{gutter} {} {word}: {text}", paint.wrap("1;34", "="));
+            let _ = writeln!(
+                out,
+                "{gutter} {} {word}: {}",
+                paint.wrap("1;34", "="),
+                visible(text)
+            );
         }
     }
     out
+}
+
+/// The text without control characters, which in what people wrote could command a terminal.
+fn visible(text: &str) -> Cow<'_, str> {
+    if text.contains(char::is_control) {
+        let escaped = |c: char| {
+            if c.is_control() {
+                c.escape_default().to_string()
+            } else {
+                c.to_string()
+            }
+        };
+        Cow::Owned(text.chars().map(escaped).collect())
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 /// All findings, drawn, with an empty line between two; nothing where there are none.

@@ -110,6 +110,18 @@ fn other_rooms_point_at_fields() {
 }
 
 #[test]
+fn a_document_cannot_command_the_terminal() {
+    let reading =
+        policy("apiVersion: v1\nkind: Namespace\nmetadata: {name: \"\\e[2J\", labels: {\"\\a\": x}}\n");
+    let drawn = render_all(&reading.findings, Paint::Plain);
+    assert_eq!(reading.findings.len(), 2);
+    assert!(
+        !drawn.contains(|c: char| c.is_control() && c != '\n'),
+        "{drawn:?}"
+    );
+}
+
+#[test]
 fn a_line_of_a_secret_is_never_kept() {
     const CODE: Code = Code::new("BZ0298", "t", "E.");
     let reading = policy("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: hunter2}\n");

@@ -71,7 +71,12 @@ fn check(text: &str) -> Reading {
             "{finding:?}"
         );
     }
-    assert!(!render_all(&reading.findings, Paint::Ansi).contains('\t'));
+    let drawn = render_all(&reading.findings, Paint::Plain);
+    assert!(
+        !drawn.contains(|c: char| c.is_control() && c != '\n'),
+        "{drawn:?}"
+    );
+    assert!(drawn.len() <= reading.findings.len() * 8_000, "{}", drawn.len());
     assert!(to_json(&reading.findings).is_array());
     for document in &reading.documents {
         document
@@ -103,7 +108,7 @@ proptest! {
         piece in prop_oneof![
             "[-a:{}\\[\\]\"'#&*!|>%@ ,?\n\t0~]{0,8}",
             Just("null".to_owned()), Just("yes".to_owned()), Just("[]".to_owned()), Just("{}".to_owned()),
-            Just("-1".to_owned()), Just("99999999999999999999".to_owned()), Just("&a *a".to_owned()),
+            Just("-1".to_owned()), Just("99999999999999999999".to_owned()), Just("&a *a".to_owned()), Just("\"\\e[2J\"".to_owned()),
         ],
     ) {
         let text = which.get(&TEXTS);

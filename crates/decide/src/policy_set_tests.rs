@@ -209,11 +209,9 @@ fn kinds() -> Vec<Kind> {
 #[test]
 fn rules_that_cannot_match_cost_nothing() {
     for (name, rule) in kinds() {
-        for count in [1_000, 10_000] {
-            for action in [Action::Allow, Action::Deny] {
-                let (http, _) = cost((0..count).map(&rule).collect(), action);
-                assert!(http <= SMALL_COST, "{count} rules by {name} cost {http}");
-            }
+        for (count, action) in [(1_000, Action::Deny), (10_000, Action::Allow)] {
+            let (http, _) = cost((0..count).map(&rule).collect(), action);
+            assert!(http <= SMALL_COST, "{count} rules by {name} cost {http}");
         }
     }
 }
@@ -284,5 +282,6 @@ fn rules_with_many_values_in_many_fields_do_not_explode() {
     let mut copies = 0;
     let index = RuleIndex::build((0..).zip(&index_rules), true);
     index.each(&mut |_| copies += 1);
-    assert!(copies <= 110_000, "{copies}");
+    // 40 rules of 300 values each, and each at least once.
+    assert!((40..=2 * 40 * 300 + 1_000 + 40).contains(&copies), "{copies}");
 }

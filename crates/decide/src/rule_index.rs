@@ -71,8 +71,18 @@ impl RuleIndex {
                 has_http || !matches!(dimension, Dimension::Path | Dimension::Host | Dimension::Method)
             })
             .collect();
-        // Rules with many values in many fields would be copied for every combination: that has an end.
-        let mut copies_left = 100_000 + rules.len() * 64;
+        // Rules with many values in many fields would be copied for every combination: that ends at twice of what they say.
+        let values = |rule| {
+            dimensions
+                .iter()
+                .filter_map(move |dimension| keys(rule, *dimension))
+        };
+        let all: usize = rules
+            .iter()
+            .flat_map(|(_, rule)| values(rule))
+            .map(|keys| keys.len())
+            .sum();
+        let mut copies_left = 2 * all + 1_000;
         divide(&rules, &dimensions, &mut copies_left)
     }
 

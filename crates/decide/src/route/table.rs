@@ -31,12 +31,26 @@ struct ListenerRoutes {
 /// The matches of all rules for one host.
 #[derive(Debug, Default)]
 struct RouteTable {
-    exact: HashMap<String, Vec<Entry>, FieldHashing>,
+    exact: HashMap<String, Vec<Arc<Entry>>, FieldHashing>,
     /// Without the trailing slash; the prefix `/` is the empty text.
-    prefix: HashMap<String, Vec<Entry>, FieldHashing>,
+    prefix: HashMap<String, Vec<Arc<Entry>>, FieldHashing>,
     /// Lengths of the prefixes, longest first.
     prefix_lengths: Vec<usize>,
-    regex: Vec<(Regex, Entry)>,
+    regex: Vec<(Regex, Arc<Entry>)>,
+}
+
+/// One match of a rule, compiled once for all hosts and listeners.
+#[derive(Debug)]
+struct Compiled {
+    path: CompiledPath,
+    entry: Arc<Entry>,
+}
+
+#[derive(Debug)]
+enum CompiledPath {
+    Exact(String),
+    Prefix(String),
+    Regex(Regex),
 }
 
 /// One match of a rule, apart from its path.
@@ -77,6 +91,11 @@ impl WaysIn {
     pub(crate) fn build(snapshot: &Snapshot, paths: PathRule) -> Self {
         let mut ways = Self::default();
         // No creation times here: the order of routes is the order of their names.
+        let routes: Vec<(&Arc<Route>, Vec<Compiled>)> = snapshot
+            .routes()
+            .enumerate()
+            .map(|(order, route)| (route, compile(route, order, paths, &mut ways.problems)))
+            .collect();
         for listener in snapshot.listeners() {
             let port = ways.ports.entry(listener.port).or_default();
             let at = port
@@ -89,11 +108,9 @@ impl WaysIn {
             let Some((_, hosts)) = port.get_mut(at) else {
                 continue;
             };
-            let routes = hosts.entry(&listener.hostname);
-            for (order, route) in snapshot.routes().enumerate() {
-                if is_attached(route, listener) {
-                    routes.add(listener, route, order, paths, &mut ways.problems);
-                }
+            let of_listener = hosts.entry(&listener.hostname);
+            for (route, matches) in routes.iter().filter(|(route, _)| is_attached(route, listener)) {
+                of_listener.add(listener, route, matches);
             }
         }
         for (_, hosts) in ways.ports.values_mut().flatten() {
@@ -101,8 +118,6 @@ impl WaysIn {
                 table.sort();
             }
         }
-        ways.problems.sort_unstable();
-        ways.problems.dedup();
         ways
     }
 
@@ -142,14 +157,7 @@ fn is_attached(route: &Route, listener: &Listener) -> bool {
 }
 
 impl ListenerRoutes {
-    fn add(
-        &mut self,
-        listener: &Listener,
-        route: &Arc<Route>,
-        order: usize,
-        paths: PathRule,
-        problems: &mut Vec<String>,
-    ) {
+    fn add(&mut self, listener: &Listener, route: &Route, matches: &[Compiled]) {
         let mut hosts: Vec<_> = if route.hostnames.is_empty() {
             vec![listener.hostname.clone()]
         } else {
@@ -162,47 +170,65 @@ impl ListenerRoutes {
         hosts.sort_unstable();
         hosts.dedup();
         for host in &hosts {
-            self.by_host.entry(host).add(route, order, paths, problems);
+            let table = self.by_host.entry(host);
+            for matched in matches {
+                table.add(matched);
+            }
         }
     }
 }
 
-impl RouteTable {
-    fn add(&mut self, route: &Arc<Route>, order: usize, paths: PathRule, problems: &mut Vec<String>) {
-        for (rule, matched, wanted) in route.rules.iter().enumerate().flat_map(|(at, rule)| {
-            rule.matches
-                .iter()
-                .enumerate()
-                .map(move |(matched, wanted)| (at, matched, wanted))
-        }) {
-            let mut problem = |what: &str, pattern: &str, error: &regex::Error| {
-                problems.push(format!(
-                    "HTTPRoute `{}` rules[{rule}].matches[{matched}] matches nothing: {what} `{pattern}`: {error}",
-                    route.name
-                ));
-            };
-            let Some(entry) = Entry::compile(route, (rule, matched, order), wanted, &mut problem) else {
-                continue;
-            };
-            let canonical = |path: &str| canonical_value(path, paths).unwrap_or_else(|| path.to_owned());
-            match &wanted.path {
-                PathSelector::Exact(path) => self.exact.entry(canonical(path)).or_default().push(entry),
-                PathSelector::Prefix(path) => {
-                    let path = canonical(path);
-                    let path = path.strip_suffix('/').unwrap_or(&path).to_owned();
-                    self.prefix.entry(path).or_default().push(entry);
-                }
-                PathSelector::Regex(pattern) => match whole(pattern) {
-                    Ok(regex) => self.regex.push((regex, entry)),
-                    Err(error) => problem("path", pattern, &error),
-                },
+/// All matches of a route; those that cannot be compiled match nothing and are told.
+fn compile(route: &Arc<Route>, order: usize, paths: PathRule, problems: &mut Vec<String>) -> Vec<Compiled> {
+    let mut compiled = Vec::new();
+    for (rule, matched, wanted) in route.rules.iter().enumerate().flat_map(|(at, rule)| {
+        rule.matches
+            .iter()
+            .enumerate()
+            .map(move |(matched, wanted)| (at, matched, wanted))
+    }) {
+        let mut problem = |what: &str, pattern: &str, error: &regex::Error| {
+            problems.push(format!(
+                "HTTPRoute `{}` rules[{rule}].matches[{matched}] matches nothing: {what} `{pattern}`: {error}",
+                route.name
+            ));
+        };
+        let canonical = |path: &str| canonical_value(path, paths).unwrap_or_else(|| path.to_owned());
+        let path = match &wanted.path {
+            PathSelector::Exact(path) => CompiledPath::Exact(canonical(path)),
+            PathSelector::Prefix(path) => {
+                let path = canonical(path);
+                CompiledPath::Prefix(path.strip_suffix('/').unwrap_or(&path).to_owned())
             }
+            PathSelector::Regex(pattern) => match whole(pattern) {
+                Ok(regex) => CompiledPath::Regex(regex),
+                Err(error) => {
+                    problem("path", pattern, &error);
+                    continue;
+                }
+            },
+        };
+        if let Some(entry) = Entry::compile(route, (rule, matched, order), wanted, &mut problem) {
+            let entry = Arc::new(entry);
+            compiled.push(Compiled { path, entry });
+        }
+    }
+    compiled
+}
+
+impl RouteTable {
+    fn add(&mut self, matched: &Compiled) {
+        let entry = Arc::clone(&matched.entry);
+        match &matched.path {
+            CompiledPath::Exact(path) => self.exact.entry(path.clone()).or_default().push(entry),
+            CompiledPath::Prefix(path) => self.prefix.entry(path.clone()).or_default().push(entry),
+            CompiledPath::Regex(regex) => self.regex.push((regex.clone(), entry)),
         }
     }
 
     fn sort(&mut self) {
         for entries in self.exact.values_mut().chain(self.prefix.values_mut()) {
-            entries.sort_by_key(Entry::rank);
+            entries.sort_by_key(|entry| entry.rank());
         }
         self.regex.sort_by_key(|(_, entry)| entry.rank());
         self.prefix_lengths = self.prefix.keys().map(String::len).collect();

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nix::sys::socket::{Shutdown, shutdown};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::channel;
 use crate::error::SandboxError;
@@ -45,9 +46,13 @@ struct Inner {
     shared: Arc<Shared>,
 }
 
+/// The most requests on their way at once. The sandbox takes one at a time; descriptors in flight are limited by the kernel.
+const MOST_REQUESTS: usize = 8;
+
 #[derive(Debug)]
 struct Shared {
     socket: OwnedFd,
+    turns: Semaphore,
     /// Protects the numbers of requests and who waits for them.
     waiting: Mutex<Waiting>,
 }
@@ -80,6 +85,7 @@ impl Sandbox {
 
         let shared = Arc::new(Shared {
             socket: ours,
+            turns: Semaphore::new(MOST_REQUESTS),
             waiting: Mutex::default(),
         });
         let (events, receiver) = mpsc::unbounded_channel();
@@ -110,6 +116,13 @@ impl Sandbox {
         Ok((sandbox, receiver))
     }
 
+    /// Makes a directory look empty for everything inside, proxies included: the certificate authority's keys. A missing
+    /// directory is made, with mode 0700. Outside nothing changes.
+    pub async fn hide(&self, directory: &Path) -> Result<(), SandboxError> {
+        let directory = directory.to_owned();
+        self.done(Ask::Hide { directory }).await
+    }
+
     /// Makes a pod: network, rules, shared namespaces, volumes.
     pub async fn create_pod(&self, spec: PodSpec) -> Result<PodSockets, SandboxError> {
         let (_, sockets) = self.ask(Ask::CreatePod(spec), &[]).await?;
@@ -124,6 +137,8 @@ impl Sandbox {
     }
 
     /// Starts a proxy in a pod's network. Returns when its program runs.
+    ///
+    /// Not cancel safe, like all that start something: the process may run although nobody learned its number.
     pub async fn spawn_proxy(&self, spec: ProxySpec) -> Result<ProcessId, SandboxError> {
         let ProxySpec {
             pod,
@@ -265,10 +280,7 @@ impl Sandbox {
     /// Ends everything inside now, as dropping the last clone does. [`Event::Ended`] follows when it is gone.
     pub fn kill(&self) {
         // A socket that is already shut down is what was wanted.
-        let _ = shutdown(
-            std::os::fd::AsRawFd::as_raw_fd(&self.inner.shared.socket),
-            Shutdown::Both,
-        );
+        let _ = shutdown(self.inner.shared.socket.as_raw_fd(), Shutdown::Both);
     }
 
     async fn done(&self, ask: Ask) -> Result<(), SandboxError> {
@@ -287,7 +299,9 @@ impl Sandbox {
         ask: Ask,
         descriptors: &[BorrowedFd<'_>],
     ) -> Result<(Answer, Vec<OwnedFd>), SandboxError> {
-        let answer = self.inner.shared.submit(ask, descriptors)?;
+        let shared = &self.inner.shared;
+        let _turn = shared.turns.acquire().await.map_err(|_| SandboxError::Ended)?;
+        let answer = shared.submit(ask, descriptors)?;
         match answer.await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Refusal::Text(text))) => Err(SandboxError::Refused(text)),
@@ -299,10 +313,7 @@ impl Sandbox {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let _ = shutdown(
-            std::os::fd::AsRawFd::as_raw_fd(&self.shared.socket),
-            Shutdown::Both,
-        );
+        let _ = shutdown(self.shared.socket.as_raw_fd(), Shutdown::Both);
     }
 }
 
@@ -358,7 +369,7 @@ impl Shared {
                 Err(error) => tracing::error!("the sandbox said something that cannot be read: {error}"),
             }
         }
-        let _ = shutdown(std::os::fd::AsRawFd::as_raw_fd(&self.socket), Shutdown::Both);
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         {
             let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.ended = true;

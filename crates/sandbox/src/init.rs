@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -212,7 +212,7 @@ fn is_hung_up(control: BorrowedFd<'_>) -> bool {
     poll(&mut watched, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
-/// Unlinks a socket or symbolic link, or the sockets of a directory. What cannot be removed stays: nobody is left to tell.
+/// Unlinks a socket or symbolic link, or the sockets of a directory and then the directory if it is empty. What cannot be removed stays: nobody is left to tell.
 fn remove_sockets(path: &Path) {
     let Ok(metadata) = fs::symlink_metadata(path) else {
         return;
@@ -223,6 +223,8 @@ fn remove_sockets(path: &Path) {
                 let _ = fs::remove_file(entry.path());
             }
         }
+        // Only when nothing else was in it.
+        let _ = fs::remove_dir(path);
     } else {
         let _ = fs::remove_file(path);
     }
@@ -394,6 +396,9 @@ impl<'a> Init<'a> {
         let done = |()| (Answer::Done, Vec::new());
         match ask {
             Ask::Start { .. } => Err("the sandbox has started already".into()),
+            Ask::Hide { directory } => hide(&directory)
+                .map(done)
+                .map_err(|error| format!("hide `{}` from the sandbox: {error}", directory.display())),
             Ask::CreatePod(spec) => pod::create(self, spec).map(|sockets| (Answer::Done, sockets)),
             Ask::Proxy {
                 pod,
@@ -481,6 +486,23 @@ fn prepare_scratch(scratch: &Path, binary: &Path) -> io::Result<PathBuf> {
     )?;
     sys::attach_tree(tree.as_fd(), &root::c_path(&place)?)?;
     Ok(scratch)
+}
+
+/// Mounts emptiness over a directory; the mount is the mesh's own, the host does not see it.
+fn hide(directory: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_RDONLY;
+    mount(
+        Some("bartizan"),
+        directory,
+        Some("tmpfs"),
+        flags,
+        Some("mode=0500,size=4k"),
+    )?;
+    Ok(())
 }
 
 fn receive(control: BorrowedFd<'_>) -> io::Result<Option<(Request, Vec<OwnedFd>)>> {

@@ -30,6 +30,10 @@ pub(crate) enum Ask {
     },
     /// Answer: four sockets (outbound, inbound, DNS TCP, DNS UDP).
     CreatePod(PodSpec),
+    /// Makes a directory invisible for everything in the sandbox, proxies included.
+    Hide {
+        directory: PathBuf,
+    },
     /// Descriptors: stdout, stderr, then one for each of `numbers`.
     Proxy {
         pod: String,

@@ -41,7 +41,7 @@ pub struct Options {
     pub init_arguments: Vec<String>,
     /// An existing directory of the caller. Inside the sandbox it holds a private memory file system; on the host it stays empty.
     pub scratch: PathBuf,
-    /// Sockets, or directories whose sockets, are unlinked when the supervisor has died.
+    /// Sockets, or directories whose sockets, are unlinked when the supervisor has died; a directory that is then empty goes too.
     pub unlink: Vec<PathBuf>,
     /// Paths that no container may see, even below a declared path: the state directory.
     pub masked: Vec<PathBuf>,

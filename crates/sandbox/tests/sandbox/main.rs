@@ -15,7 +15,9 @@ mod attack;
 mod scene;
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 fn main() -> ExitCode {
@@ -48,20 +50,21 @@ fn all(arguments: &[&str]) -> ExitCode {
     if root {
         println!("\nthe same as user 4242");
         std::io::stdout().flush().unwrap();
-        // The test binary's own place may be closed to others; /proc/self/exe is opened before the change of user.
-        let directory = tempfile::Builder::new().prefix("bz").tempdir().unwrap();
+        // The test binary's own place, and /tmp, may be closed to others.
+        let place = open_to_all();
+        let directory = tempfile::Builder::new().prefix("bz").tempdir_in(place).unwrap();
         let copy = directory.path().join("sandbox-test");
         std::fs::copy("/proc/self/exe", &copy).unwrap();
-        for (path, mode) in [(directory.path(), 0o755), (copy.as_path(), 0o755)] {
-            std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        for (path, mode) in [(directory.path(), 0o777), (copy.as_path(), 0o755)] {
+            std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
         }
-        let status = Command::new(&copy)
+        let mut again = Command::new(&copy);
+        again
             .args(arguments)
             .current_dir("/")
-            .uid(4242)
-            .gid(4242)
-            .status()
-            .unwrap();
+            .env("TMPDIR", directory.path())
+            .env_remove("HOME");
+        let status = again.uid(4242).gid(4242).status().unwrap();
         failed |= !status.success();
     }
     if root {
@@ -80,6 +83,26 @@ fn all(arguments: &[&str]) -> ExitCode {
     } else {
         ExitCode::SUCCESS
     }
+}
+
+/// A directory into which every user can look, and on which programs can be executed.
+fn open_to_all() -> PathBuf {
+    let candidates = [
+        std::env::temp_dir(),
+        "/var/tmp".into(),
+        "/srv".into(),
+        "/opt".into(),
+    ];
+    let open = |path: &PathBuf| {
+        path.ancestors().all(|part| {
+            part.metadata()
+                .is_ok_and(|meta| meta.permissions().mode() & 0o001 != 0)
+        })
+    };
+    candidates
+        .into_iter()
+        .find(open)
+        .expect("a directory that is open to all users")
 }
 
 /// Runs every scene in a user namespace that has all ids and forbids further ones: the nearest to a root on a host that

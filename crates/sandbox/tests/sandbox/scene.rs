@@ -802,6 +802,10 @@ async fn processes() {
 
 async fn proxy() {
     let mut world = World::new(&[("a", 5)]).await;
+    let keys = world.state.path().join("ca");
+    world.sandbox.hide(&keys).await.unwrap();
+    fs::write(keys.join("key"), "secret").unwrap();
+    let keys = keys.display().to_string();
     let run = async |world: &mut World, arguments: &[&str]| {
         let (reader, writer) = output();
         let mut argv = vec!["bartizan".to_owned(), "attack".to_owned()];
@@ -836,6 +840,7 @@ async fn proxy() {
     assert_eq!(to_self, "10.66.0.5 wanted 10.66.0.5:8080");
     answer.await.unwrap();
     assert_eq!(run(&mut world, &["list", "/proc/self/fd"]).await, "0 1 2 3 4 5 9");
+    assert_eq!(run(&mut world, &["list", &keys]).await, "");
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
         assert_eq!(
             run(&mut world, &["status", set]).await,

@@ -16,8 +16,7 @@ pub(super) struct Command {
 }
 
 impl Context<'_> {
-    /// An entry that names the container stands above the container's own `command`; one that names the image stands for
-    /// the image's entry point, so that the container's own `command` and `args` replace it, as in Kubernetes.
+    /// LocalRun's `command` and `args` take the place of the container's own, each where it is given.
     pub(super) fn command(
         &self,
         container: &Container,
@@ -25,28 +24,17 @@ impl Context<'_> {
         path: &str,
         findings: &mut Vec<Finding>,
     ) -> Command {
-        let mut words = match (local, &container.command) {
-            (Some(local), own) if local.is_container && local.entry.command.is_some() => {
-                let args = local.entry.args.as_ref().or(container.args.as_ref());
-                let _ = own;
-                joined(self.local_words(local), args)
-            }
-            (local, Some(own)) => {
-                let args = local
-                    .filter(|local| local.is_container)
-                    .and_then(|local| local.entry.args.as_ref());
-                joined(own.clone(), args.or(container.args.as_ref()))
-            }
-            (Some(local), None) => {
-                let args = container.args.as_ref().or(local.entry.args.as_ref());
-                joined(self.local_words(local), args)
-            }
-            (None, None) => Vec::new(),
-        };
+        let mut words = local
+            .and_then(|local| self.local_words(local))
+            .or_else(|| container.command.clone())
+            .unwrap_or_default();
+        let args = local.and_then(|local| local.entry.args.as_ref());
+        let args = args.or(container.args.as_ref()).cloned().unwrap_or_default();
         if words.first().is_none_or(String::is_empty) {
             findings.push(self.no_command(container, path));
             words = vec!["false".to_owned()];
         }
+        words.extend(args);
         let own_directory = container.working_directory.as_ref().map(PathBuf::from);
         let local_directory = local.and_then(|local| {
             let directory = local.entry.working_directory.as_ref()?;
@@ -59,15 +47,15 @@ impl Context<'_> {
     }
 
     /// The entry's command; a program with a `/` is a path relative to the document's folder.
-    fn local_words(&self, local: &LocalMatch<'_>) -> Vec<String> {
-        let mut words = local.entry.command.clone().unwrap_or_default();
+    fn local_words(&self, local: &LocalMatch<'_>) -> Option<Vec<String>> {
+        let mut words = local.entry.command.clone()?;
         if let Some(program) = words.first_mut()
             && program.contains('/')
         {
             let path = self.options.resolve(&local.document.file, program);
             *program = path.to_string_lossy().into_owned();
         }
-        words
+        Some(words)
     }
 
     fn no_command(&self, container: &Container, path: &str) -> Finding {
@@ -103,9 +91,4 @@ impl Context<'_> {
                 "say what runs in its place, in any file of the folder:\n  apiVersion: bartizan.dev/v1alpha1\n  kind: LocalRun\n  metadata: {{ name: local }}\n  spec:\n    workloads:\n      - {target}\n        command: [./my-server]"
             ))
     }
-}
-
-fn joined(mut command: Vec<String>, args: Option<&Vec<String>>) -> Vec<String> {
-    command.extend(args.into_iter().flatten().cloned());
-    command
 }

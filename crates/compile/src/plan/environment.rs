@@ -1,4 +1,4 @@
-//! The environment of a container: LocalRun first, then `envFrom`, then `env`; later values win.
+//! The environment of a container: `envFrom`, then `env`, then LocalRun's; later values win.
 
 use bartizan_config::kube::{
     Container, EnvironmentFrom, EnvironmentValue as Written, FieldReference, KeyReference, ObjectReference,
@@ -19,11 +19,7 @@ impl Context<'_> {
         path: &str,
         findings: &mut Vec<Finding>,
     ) -> Vec<EnvironmentVariable> {
-        let mut variables: Vec<_> = local
-            .into_iter()
-            .flat_map(|local| &local.entry.environment)
-            .map(|(name, value)| text(name, value))
-            .collect();
+        let mut variables = Vec::new();
         for (index, from) in container.environment_from.iter().enumerate() {
             let path = format!("{path}.envFrom[{index}]");
             self.variables_from(replica, from, &path, &mut variables, findings);
@@ -37,6 +33,11 @@ impl Context<'_> {
                 });
             }
         }
+        let local = local.into_iter().flat_map(|local| &local.entry.environment);
+        variables.extend(local.map(|(name, value)| EnvironmentVariable {
+            name: name.clone(),
+            value: EnvironmentValue::Text(value.clone()),
+        }));
         variables
     }
 

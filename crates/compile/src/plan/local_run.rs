@@ -31,8 +31,6 @@ struct Entry<'a, T> {
 pub(crate) struct LocalMatch<'a> {
     pub(crate) entry: &'a LocalWorkload,
     pub(crate) document: &'a Document,
-    /// Whether the entry names the container itself, so that it stands above the container's own command.
-    pub(crate) is_container: bool,
 }
 
 impl<'a> LocalRuns<'a> {
@@ -96,16 +94,12 @@ impl<'a> LocalRuns<'a> {
         container: &Name,
         image: Option<&str>,
     ) -> Option<LocalMatch<'a>> {
-        let named = self
-            .containers
-            .get(&(namespace, workload, container))
-            .map(|entry| (entry, true));
-        let (entry, is_container) = named.or_else(|| Some((self.images.get(image?)?, false)))?;
+        let named = self.containers.get(&(namespace, workload, container));
+        let entry = named.or_else(|| self.images.get(image?))?;
         self.mark(entry);
         Some(LocalMatch {
             entry: entry.value,
             document: entry.document,
-            is_container,
         })
     }
 

@@ -1,2 +1,63 @@
-//! The door.
-fn main() {}
+//! The door: arguments, one file a command, and the wiring of roles. Everything that thinks lives in the rooms below.
+#![expect(clippy::print_stdout, reason = "the one binary that talks to people")]
+
+mod admin;
+mod args;
+mod cmd;
+mod evaluate;
+mod exit;
+mod folder;
+mod hops;
+mod internal;
+mod place;
+mod signals;
+mod supervisor_socket;
+mod text;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Arguments, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Before anything else, and before any thread exists: the roles of this binary that join namespaces.
+    if let Some(code) = internal::before_threads() {
+        return code;
+    }
+    let arguments = Arguments::parse();
+    let place = match place::Place::of(&arguments.mesh) {
+        Ok(place) => place,
+        Err(error) => return exit::failed(&error),
+    };
+    let result = match arguments.command {
+        Command::Up(args) => up::run(&place, args),
+        Command::Down(args) => cmd::down::run(&place, &args),
+        Command::Status(args) => cmd::status::run(&place, &args),
+        Command::Logs(args) => cmd::logs::run(&place, &args),
+        Command::Run(args) => cmd::run::run(&place, args),
+        Command::Exec(args) => cmd::run::exec(&place, args),
+        Command::Call(args) => cmd::call::run(&place, &args),
+        Command::Check(args) => cmd::check::run(&args),
+        Command::Can(args) => cmd::can::run(&place, &args),
+        Command::Explain(args) => cmd::explain::run(&place, &args),
+        Command::Echo(args) => with_runtime(cmd::echo::run(args)).map(|()| ExitCode::SUCCESS),
+        Command::Proxy(args) => cmd::proxy::run(&args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => exit::failed(&error),
+    }
+}
+
+/// Runs a future on a runtime of its own, on this thread.
+pub(crate) fn with_runtime<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(future)
+}

@@ -1,0 +1,12 @@
+//! One file a command.
+
+pub(crate) mod call;
+pub(crate) mod can;
+pub(crate) mod check;
+pub(crate) mod down;
+pub(crate) mod echo;
+pub(crate) mod explain;
+pub(crate) mod logs;
+pub(crate) mod proxy;
+pub(crate) mod run;
+pub(crate) mod status;

@@ -1,0 +1,173 @@
+//! `bartizan can FROM TO METHOD PATH`: whether one workload may call another, on the running mesh or on a folder.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use bartizan_decide::{Destination, backend};
+use bartizan_types::{Name, NamespacedName, Peer, Port, SpiffeId, TrustDomain};
+use serde_json::json;
+
+use super::explain::{drawn, places};
+use crate::args::{CanArgs, Output};
+use crate::evaluate::{HttpQuestion, Picture, Question};
+use crate::exit::DENIED;
+use crate::folder::Folder;
+use crate::place::Place;
+use crate::{admin, with_runtime};
+
+/// Says whether, and which line of which file says so.
+///
+/// # Errors
+/// When the caller or the callee is not known, or the folder has errors.
+pub(crate) fn run(place: &Place, args: &CanArgs) -> anyhow::Result<ExitCode> {
+    let picture = if args.folder.is_empty() {
+        place.must_run()?;
+        Picture::of_dump(&with_runtime(admin::dump(place, ""))?)?
+    } else {
+        Picture::of_folder(
+            Folder::read(&args.folder, &args.documents)?,
+            args.documents.strict,
+        )?
+    };
+    let peer = caller(&args.from, picture.trust_domain())?;
+    let headers = headers(&args.headers)?;
+    let callee = Callee::find(&picture, &args.to)?;
+    let http = args.method.as_deref().map(|method| HttpQuestion {
+        method,
+        authority: Some(&callee.authority),
+        target: &args.path,
+        headers: &headers,
+    });
+    let explanation = picture.explain(&Question {
+        peer: &peer,
+        source: None,
+        callee: &callee.workload,
+        port: callee.port,
+        http,
+    })?;
+    match args.output {
+        Output::Json => println!(
+            "{}",
+            json!({
+                "from": args.from,
+                "to": callee.workload.to_string(),
+                "port": callee.port,
+                "allowed": explanation.allowed,
+                "explanation": explanation,
+                "places": places(&explanation, &picture.positions),
+            })
+        ),
+        Output::Text => print!("{}", drawn(&explanation, &picture.positions)),
+    }
+    Ok(if explanation.allowed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(DENIED)
+    })
+}
+
+fn caller(text: &str, trust_domain: Option<&TrustDomain>) -> anyhow::Result<Peer> {
+    if text == "outside" {
+        return Ok(Peer::Plaintext);
+    }
+    if text.starts_with("spiffe://") {
+        return Ok(Peer::Authenticated(SpiffeId::parse(text)?));
+    }
+    let Some((namespace, account)) = text.split_once('/') else {
+        bail!("caller `{text}`: it has the form NAMESPACE/SERVICEACCOUNT, spiffe://…, or `outside`");
+    };
+    let trust_domain = trust_domain.context("the mesh has told nothing yet")?;
+    let (namespace, account) = (Name::parse(namespace)?, Name::parse(account)?);
+    Ok(Peer::Authenticated(SpiffeId::workload(
+        trust_domain,
+        &namespace,
+        &account,
+    )))
+}
+
+pub(crate) fn headers(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    texts
+        .iter()
+        .map(|text| {
+            let (name, value) = text
+                .split_once(':')
+                .with_context(|| format!("header `{text}`: it has the form NAME: VALUE"))?;
+            Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+        })
+        .collect()
+}
+
+/// Who is called.
+struct Callee {
+    workload: NamespacedName,
+    port: Port,
+    authority: String,
+}
+
+impl Callee {
+    /// `NAME.NAMESPACE[:PORT]` of a service (any of its DNS names), or `NAMESPACE/WORKLOAD[:PORT]`.
+    fn find(picture: &Picture, text: &str) -> anyhow::Result<Self> {
+        let snapshot = picture.snapshot();
+        let (name, port) = match text.rsplit_once(':') {
+            Some((name, port)) => (name, Some(Port::parse(port)?)),
+            None => (text, None),
+        };
+        if name.contains('/') {
+            let named = NamespacedName::parse(name)?;
+            let workload = snapshot
+                .workloads()
+                .find(|workload| {
+                    workload.name == named
+                        || (workload.name.namespace == named.namespace
+                            && workload.workload_name == named.name)
+                })
+                .with_context(|| format!("no workload `{name}` is known"))?;
+            let port = match port {
+                Some(port) => port,
+                None => snapshot
+                    .view(&workload.name)
+                    .and_then(|view| view.inbound.first())
+                    .map(|inbound| inbound.port)
+                    .with_context(|| {
+                        format!("workload `{name}` has no port that a service targets: write {name}:PORT")
+                    })?,
+            };
+            return Ok(Self {
+                workload: workload.name.clone(),
+                port,
+                authority: format!("{name}:{port}"),
+            });
+        }
+        let default = Name::parse("default")?;
+        let service = snapshot
+            .service_named(&default, &name.to_ascii_lowercase())
+            .with_context(|| format!("no service `{name}` is known: write NAME.NAMESPACE"))?;
+        let port = match port {
+            Some(port) => port,
+            None => service
+                .ports
+                .first()
+                .map(|port| port.port)
+                .with_context(|| format!("service `{name}` has no ports"))?,
+        };
+        let authority = format!("{name}:{port}");
+        let endpoints = match backend(snapshot, &service.name, port) {
+            Destination::Service { endpoints, .. } => endpoints,
+            Destination::Workload { .. } => {
+                bail!("service `{name}` is a name for a workload: write NAMESPACE/WORKLOAD")
+            }
+            Destination::Refused(refusal) => bail!("{authority}: {refusal}"),
+        };
+        let endpoint = endpoints
+            .endpoints
+            .iter()
+            .max_by_key(|endpoint| endpoint.ready)
+            .with_context(|| format!("service `{name}` has no endpoints: its selector selects nothing"))?;
+        let target = endpoint.ports.get(&port).copied().unwrap_or(port);
+        Ok(Self {
+            workload: endpoint.workload.clone(),
+            port: target,
+            authority,
+        })
+    }
+}

@@ -1,0 +1,217 @@
+//! `bartizan explain`: why a request was denied or allowed, from the proxy's log, what its proxy was told, and the same
+//! code that decided.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use bartizan_compile::Positions;
+use bartizan_decide::Explanation;
+use bartizan_types::{NamespacedName, Peer, Port, RuleId, SpiffeId};
+use serde_json::json;
+
+use crate::args::{ExplainArgs, Output};
+use crate::evaluate::{HttpQuestion, Picture, Question};
+use crate::hops::{self, Hop};
+use crate::place::Place;
+use crate::{admin, with_runtime};
+
+/// A line of the access log is on disk within this time.
+const LOGS_WITHIN: Duration = Duration::from_millis(1500);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Finds the request's hops and explains the one that was refused, or the last one that was decided.
+///
+/// # Errors
+/// When nothing with this id is in the logs.
+pub(crate) fn run(place: &Place, args: &ExplainArgs) -> anyhow::Result<ExitCode> {
+    let hops = look(place, args.id.as_deref());
+    if hops.is_empty() && args.last_denied {
+        bail!("nothing was denied yet");
+    }
+    let Some(judged) = hops
+        .iter()
+        .find(|hop| hop.is_denied())
+        .or_else(|| hops.iter().rev().find(|hop| !hop.text("decision").is_empty()))
+        .or(hops.last())
+    else {
+        bail!(
+            "nothing with the id `{}` is in the access logs below {}",
+            args.id.as_deref().unwrap_or_default(),
+            place.logs().display()
+        );
+    };
+    let answer = explain(place, judged);
+    match args.output {
+        Output::Json => {
+            let (explanation, positions, problem) = match &answer {
+                Ok((explanation, positions)) => (Some(explanation), Some(positions), None),
+                Err(error) => (None, None, Some(format!("{error:#}"))),
+            };
+            println!(
+                "{}",
+                json!({
+                    "hops": hops.iter().map(|hop| json!({ "writtenBy": hop.written_by, "record": hop.record })).collect::<Vec<_>>(),
+                    "judged": judged.record,
+                    "explanation": explanation,
+                    "places": explanation.zip(positions).map(|(explanation, positions)| places(explanation, positions)),
+                    "problem": problem,
+                })
+            );
+        }
+        Output::Text => {
+            println!("hops:");
+            for hop in &hops {
+                println!("  {}", hop.line());
+            }
+            println!();
+            match answer {
+                Ok((explanation, positions)) => print!("{}", drawn(&explanation, &positions)),
+                Err(error) => println!("how it would be decided now cannot be told: {error:#}"),
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The hops of a request. The proxies write their logs a moment after the answer, so a question that comes at once waits.
+fn look(place: &Place, id: Option<&str>) -> Vec<Hop> {
+    let deadline = Instant::now() + LOGS_WITHIN;
+    loop {
+        let found = match id {
+            Some(id) => hops::find(place, id),
+            None => match hops::last_denied(place) {
+                Some(denied) => match denied.text("request_id") {
+                    id if id.is_empty() => vec![denied],
+                    id => hops::find(place, &id),
+                },
+                None => Vec::new(),
+            },
+        };
+        if !found.is_empty() || !place.is_occupied() || Instant::now() > deadline {
+            return found;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Judges again what this line of a log is about, by what the proxy is told now.
+fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)> {
+    let dump = with_runtime(admin::dump(place, &hop.written_by))?;
+    let picture = Picture::of_dump(&dump)?;
+    let peer = match hop.text("source_principal") {
+        principal if principal.is_empty() => Peer::Plaintext,
+        principal => Peer::Authenticated(SpiffeId::parse(&principal)?),
+    };
+    if hop.text("reporter") == "source" {
+        bail!(
+            "it was decided at the caller's side: {}",
+            hop.text("response_code_details")
+        );
+    }
+    let destination: std::net::SocketAddr = hop
+        .text("downstream_local_address")
+        .parse()
+        .context("the log's line has no address that was called")?;
+    let source: Option<std::net::SocketAddr> = hop.text("downstream_remote_address").parse().ok();
+    let (method, authority, path) = (hop.text("method"), hop.text("authority"), hop.text("path"));
+    let headers = [
+        ("user-agent".to_owned(), hop.text("user_agent")),
+        ("x-request-id".to_owned(), hop.text("request_id")),
+    ];
+    let callee = NamespacedName::parse(&hop.written_by)?;
+    let explanation = picture.explain(&Question {
+        peer: &peer,
+        source: source.map(|source| source.ip()),
+        callee: &callee,
+        port: Port::new(u32::from(destination.port()))?,
+        http: (!method.is_empty()).then(|| HttpQuestion {
+            method: &method,
+            authority: Some(&authority),
+            target: &path,
+            headers: &headers,
+        }),
+    })?;
+    Ok((explanation, picture.positions))
+}
+
+/// The explanation with file and line of each policy and rule.
+pub(crate) fn drawn(explanation: &Explanation, positions: &Positions) -> String {
+    let mut out = String::new();
+    let word = if explanation.allowed { "allowed" } else { "denied" };
+    out += &format!("{word}: {}\n", explanation.reason);
+    if let Some(rule) = &explanation.decided_by {
+        let place = positions
+            .rule(rule)
+            .map_or_else(String::new, |place| format!(" at {place}"));
+        out += &format!(
+            "decided by {}/{} rule {}{place}\n",
+            rule.namespace, rule.policy, rule.rule
+        );
+    }
+    if let Some(path) = &explanation.canonical_path {
+        out += &format!("path as policies see it: {path}\n");
+    }
+    if explanation.policies.is_empty() {
+        out += "no policy selects this workload\n";
+    }
+    for policy in &explanation.policies {
+        let name = NamespacedName::parse(&policy.policy).ok();
+        let place = name.as_ref().and_then(|name| positions.policy(name));
+        let place = place.map_or_else(String::new, |place| format!("  ({place})"));
+        out += &format!("{} {}{place}\n", policy.action, policy.policy);
+        if policy.rules.is_empty() {
+            out += "  it has no rules, so it never matches\n";
+        }
+        for rule in &policy.rules {
+            let id = name.as_ref().and_then(|name| rule_id(name, rule.rule));
+            let place = id.and_then(|id| positions.rule(&id));
+            let place = place.map_or_else(String::new, |place| format!("  ({place})"));
+            let word = if rule.matched { "matches" } else { "does not match" };
+            out += &format!("  rule {} {word}{place}\n", rule.rule);
+            for failed in &rule.failed {
+                out += &format!(
+                    "    {}: {}; wanted {}, found {}\n",
+                    failed.field,
+                    failed.why,
+                    failed.wanted.join(" or "),
+                    failed.found.as_deref().unwrap_or("nothing")
+                );
+            }
+        }
+    }
+    if let Some(change) = &explanation.change {
+        out += &format!("\nwhat would let it pass:\n{}\n", change.trim_end());
+    }
+    out
+}
+
+/// File and line of everything in the explanation, for programs.
+pub(crate) fn places(explanation: &Explanation, positions: &Positions) -> serde_json::Value {
+    let at = |place: Option<bartizan_compile::Place>| {
+        place.map(|place| json!({ "file": place.file, "line": place.line }))
+    };
+    json!({
+        "decidedBy": explanation.decided_by.as_ref().and_then(|rule| at(positions.rule(rule))),
+        "policies": explanation.policies.iter().map(|policy| {
+            let name = NamespacedName::parse(&policy.policy).ok();
+            json!({
+                "policy": policy.policy,
+                "at": name.as_ref().and_then(|name| at(positions.policy(name))),
+                "rules": policy.rules.iter().map(|rule| name.as_ref()
+                    .and_then(|name| rule_id(name, rule.rule))
+                    .and_then(|id| at(positions.rule(&id)))).collect::<Vec<_>>(),
+            })
+        }).collect::<Vec<_>>(),
+    })
+}
+
+fn rule_id(policy: &NamespacedName, rule: usize) -> Option<RuleId> {
+    Some(RuleId {
+        kind: "AuthorizationPolicy".into(),
+        namespace: policy.namespace.clone(),
+        policy: policy.name.clone(),
+        rule: u32::try_from(rule).ok()?,
+    })
+}

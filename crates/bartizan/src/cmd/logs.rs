@@ -1,0 +1,179 @@
+//! `bartizan logs`: what workloads and proxies print, and the access log.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::args::LogsArgs;
+use crate::place::Place;
+
+/// Between two looks for more.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The name of an access log.
+const ACCESS: &str = "access.jsonl";
+
+/// Prints the last lines, and with `--follow` goes on.
+///
+/// # Errors
+/// When there is no such workload, or a file cannot be read.
+pub(crate) fn run(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    let mut offsets: BTreeMap<PathBuf, u64> = BTreeMap::new();
+    let mut first = true;
+    loop {
+        let files = files(place, args)?;
+        if first && files.is_empty() && !args.follow {
+            match &args.workload {
+                Some(workload) => bail!(
+                    "`{workload}` has printed nothing, or is not a workload: `bartizan status` lists them"
+                ),
+                None => bail!("nothing was printed yet"),
+            }
+        }
+        let many = files.len() > 1;
+        for file in &files {
+            let offset = offsets.get(&file.path).copied();
+            let (text, end) = read(&file.path, offset, if first { args.tail } else { usize::MAX })?;
+            offsets.insert(file.path.clone(), end);
+            for line in text.lines() {
+                let line = if args.access { line } else { shown(line) };
+                let written = if many && !args.access {
+                    writeln!(out, "{} {line}", file.name)
+                } else {
+                    writeln!(out, "{line}")
+                };
+                if written.is_err() {
+                    return Ok(ExitCode::SUCCESS);
+                }
+            }
+        }
+        if !args.follow || (!first && !place.is_occupied()) {
+            return Ok(ExitCode::SUCCESS);
+        }
+        first = false;
+        out.flush().ok();
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+struct LogFile {
+    /// `namespace/pod/container`.
+    name: String,
+    path: PathBuf,
+}
+
+fn files(place: &Place, args: &LogsArgs) -> anyhow::Result<Vec<LogFile>> {
+    let mut found = Vec::new();
+    for (namespace, folder) in folders(&place.logs())? {
+        for (pod, folder) in folders(&folder)? {
+            if !args
+                .workload
+                .as_deref()
+                .is_none_or(|workload| fits(workload, &namespace, &pod))
+            {
+                continue;
+            }
+            let entries = std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
+            for entry in entries.flatten() {
+                let file = entry.file_name().to_string_lossy().into_owned();
+                let container = file.strip_suffix(bartizan_sandbox::supervise::CONTAINER_LOG_SUFFIX);
+                let wanted = match container {
+                    _ if args.access => file == ACCESS,
+                    Some(container) => match &args.container {
+                        Some(wanted) => wanted == container,
+                        None => container != "proxy" || args.workload.is_some(),
+                    },
+                    None => false,
+                };
+                if wanted {
+                    found.push(LogFile {
+                        name: format!("{namespace}/{pod}/{}", container.unwrap_or("access")),
+                        path: entry.path(),
+                    });
+                }
+            }
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
+}
+
+/// `namespace/pod`, `pod`, or a controller's name in front of a replica's number.
+fn fits(workload: &str, namespace: &str, pod: &str) -> bool {
+    let name = match workload.split_once('/') {
+        Some((wanted, name)) if wanted == namespace => name,
+        Some(_) => return false,
+        None => workload,
+    };
+    let replica = pod
+        .strip_prefix(name)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()));
+    pod == name || replica
+}
+
+fn folders(path: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    Ok(entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()))
+        .collect())
+}
+
+/// What comes after `offset` (or the last `tail` lines), up to the last whole line.
+fn read(path: &Path, offset: Option<u64>, tail: usize) -> anyhow::Result<(String, u64)> {
+    let mut file = std::fs::File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let length = file.metadata()?.len();
+    // A file that became shorter was begun anew.
+    let start = offset.filter(|offset| *offset <= length).unwrap_or(0);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(length - start).read_to_end(&mut bytes)?;
+    let whole = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |at| at + 1);
+    bytes.truncate(whole);
+    let end = start + whole as u64;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let skip = text.lines().count().saturating_sub(tail);
+    let text = text
+        .lines()
+        .skip(skip)
+        .fold(String::new(), |text, line| text + line + "\n");
+    Ok((text, end))
+}
+
+/// Without time, stream and mark.
+fn shown(line: &str) -> &str {
+    line.splitn(4, ' ').nth(3).unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_is_a_pod_or_all_replicas_of_a_controller() {
+        assert!(
+            fits("shop/cart", "shop", "cart-0")
+                && fits("cart-0", "shop", "cart-0")
+                && fits("cart", "shop", "cart-12")
+        );
+        assert!(
+            !fits("cart", "shop", "cart-db-0")
+                && !fits("other/cart", "shop", "cart-0")
+                && !fits("cart", "shop", "cart-")
+        );
+        assert_eq!(shown("2026-01-01T00:00:00.000Z stdout F a b c"), "a b c");
+    }
+}

@@ -1,0 +1,132 @@
+//! `bartizan run` and `bartizan exec`: a command as one more workload, or beside a workload's own.
+//!
+//! With a terminal the command gets a pseudo-terminal of its own and this process carries the characters, so that an
+//! application never holds the person's terminal.
+
+mod terminal;
+
+use std::io::IsTerminal as _;
+use std::os::fd::AsRawFd as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::args::{ExecArgs, RunArgs};
+use crate::place::Place;
+use crate::supervisor_socket::{Client, Later, Process, Reply, Request, say_later};
+
+/// Runs a command under an identity.
+///
+/// # Errors
+/// When no mesh runs here or the command cannot be started.
+pub(crate) fn run(place: &Place, args: RunArgs) -> anyhow::Result<ExitCode> {
+    let Some((namespace, service_account)) = args.identity.split_once('/') else {
+        bail!(
+            "--as `{}`: it has the form NAMESPACE/SERVICEACCOUNT",
+            args.identity
+        );
+    };
+    let write = args
+        .write
+        .iter()
+        .map(std::path::absolute)
+        .collect::<Result<Vec<_>, _>>()
+        .context("--write")?;
+    let request = Request::Run {
+        namespace: namespace.to_owned(),
+        service_account: service_account.to_owned(),
+        labels: pairs("--label", &args.labels)?,
+        write,
+        process: process(args.command, pairs("--env", &args.environment)?),
+    };
+    carry(place, &request)
+}
+
+/// Runs a command in a container.
+///
+/// # Errors
+/// When no mesh runs here, there is no such workload, or the command cannot be started.
+pub(crate) fn exec(place: &Place, args: ExecArgs) -> anyhow::Result<ExitCode> {
+    let request = Request::Exec {
+        workload: args.workload,
+        container: args.container,
+        process: process(args.command, Vec::new()),
+    };
+    carry(place, &request)
+}
+
+fn process(command: Vec<String>, mut environment: Vec<(String, String)>) -> Process {
+    let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if let (true, Ok(term)) = (terminal, std::env::var("TERM")) {
+        environment.push(("TERM".to_owned(), term));
+    }
+    Process {
+        command,
+        environment,
+        directory: std::env::current_dir().ok(),
+        terminal,
+    }
+}
+
+fn pairs(flag: &str, texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    texts
+        .iter()
+        .map(|text| {
+            let (name, value) = text
+                .split_once('=')
+                .with_context(|| format!("{flag} `{text}`: it has the form NAME=VALUE"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        })
+        .collect()
+}
+
+fn carry(place: &Place, request: &Request) -> anyhow::Result<ExitCode> {
+    let (Request::Run { process, .. } | Request::Exec { process, .. }) = request else {
+        bail!("only a process can be carried");
+    };
+    let terminal = if process.terminal {
+        Some(terminal::Terminal::open()?)
+    } else {
+        None
+    };
+    let descriptors = match &terminal {
+        Some(terminal) => [terminal.inner_end(); 3],
+        None => [
+            std::io::stdin().as_raw_fd(),
+            std::io::stdout().as_raw_fd(),
+            std::io::stderr().as_raw_fd(),
+        ],
+    };
+    // Blocked before any thread is made, so that only the one below takes them.
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT]
+        .into_iter()
+        .collect();
+    signals.thread_block().context("block signals")?;
+    let mut client = Client::send(place, request, &descriptors)?;
+    let mut later = client.later()?;
+    std::thread::spawn(move || {
+        while let Ok(signal) = signals.wait() {
+            say_later(&mut later, &Later::Signal(signal as i32));
+        }
+    });
+    let carried = terminal.map(terminal::Terminal::carry).transpose()?;
+    let code = loop {
+        match client.next()? {
+            Some(Reply::Started(_)) => {}
+            Some(Reply::Ended(code)) => break code,
+            Some(Reply::Refused(why)) => {
+                drop(carried);
+                bail!("{why}");
+            }
+            Some(Reply::Done) | None => {
+                drop(carried);
+                bail!("the mesh ended");
+            }
+        }
+    };
+    if let Some(carried) = carried {
+        carried.finish();
+    }
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}

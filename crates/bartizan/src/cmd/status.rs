@@ -1,0 +1,231 @@
+//! `bartizan status`: what runs, with identities, readiness, mTLS state and versions.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use bartizan_control::Status;
+use bartizan_control::status::{ServiceStatus, WorkloadStatus};
+use bartizan_mesh::MtlsMode;
+use bartizan_types::PodPhase;
+use serde_json::{Value, json};
+
+use crate::args::{Output, StatusArgs};
+use crate::place::Place;
+use crate::text::table;
+use crate::{admin, with_runtime};
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Prints the status, or what proxies are told.
+///
+/// # Errors
+/// When no mesh runs here, or `--wait` ends before everything is ready.
+pub(crate) fn run(place: &Place, args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    place.must_run()?;
+    if let Some(workload) = &args.dump {
+        let workload = if workload == "all" { "" } else { workload };
+        let dump = with_runtime(admin::dump(place, workload))?;
+        let resources: serde_json::Map<String, Value> = dump
+            .resources
+            .iter()
+            .map(|resource| Ok((resource.key.clone(), serde_json::from_slice(&resource.body)?)))
+            .collect::<Result<_, serde_json::Error>>()?;
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({ "version": dump.version, "resources": resources }))?
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let deadline = args.wait.map(|wait| Instant::now() + wait);
+    let status = with_runtime(async {
+        loop {
+            let status = admin::status(place).await?;
+            match deadline {
+                Some(deadline) if !settled(&status) => {
+                    if Instant::now() > deadline {
+                        bail!("{}", missing(&status));
+                    }
+                    tokio::time::sleep(LOOK_EVERY).await;
+                }
+                Some(_) | None => return Ok(status),
+            }
+        }
+    })?;
+    match args.output {
+        Output::Json => println!("{}", serde_json::to_string_pretty(&status)?),
+        Output::Text => print!("{}", drawn(&status)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether every workload is ready and every proxy serves the newest version.
+pub(crate) fn settled(status: &Status) -> bool {
+    status.node.is_some()
+        && !status.refused
+        && status.workloads.iter().all(|workload| is_up(status, workload))
+}
+
+fn is_up(status: &Status, workload: &WorkloadStatus) -> bool {
+    let over = matches!(workload.phase, Some(PodPhase::Succeeded));
+    let serves = workload
+        .proxy
+        .as_ref()
+        .is_some_and(|proxy| proxy.acknowledged == Some(status.version));
+    over || (workload.ready && serves)
+}
+
+/// What is not up, a line each.
+pub(crate) fn missing(status: &Status) -> String {
+    let mut out = String::from("not everything is up");
+    if status.refused {
+        out += ": the documents have errors; an older version is served";
+    }
+    for workload in status
+        .workloads
+        .iter()
+        .filter(|workload| !is_up(status, workload))
+    {
+        let why = match (&workload.message, &workload.proxy) {
+            (Some(message), _) => message.clone(),
+            (None, Some(proxy)) => match &proxy.refused {
+                Some(refused) => format!("its proxy refuses version {}: {refused}", status.version),
+                None => state(status, workload),
+            },
+            (None, None) => state(status, workload),
+        };
+        out += &format!("\n  {}: {why}", workload.name);
+    }
+    out
+}
+
+fn state(status: &Status, workload: &WorkloadStatus) -> String {
+    let behind = workload
+        .proxy
+        .as_ref()
+        .is_some_and(|proxy| proxy.acknowledged != Some(status.version));
+    match workload.phase {
+        None => "waiting".to_owned(),
+        Some(PodPhase::Pending) => "starting".to_owned(),
+        Some(PodPhase::Running) if workload.ready && behind => "ready, an older version".to_owned(),
+        Some(PodPhase::Running) if workload.ready => "ready".to_owned(),
+        Some(PodPhase::Running) => "not ready".to_owned(),
+        Some(PodPhase::Terminating) => "ending".to_owned(),
+        Some(PodPhase::Succeeded) => "done".to_owned(),
+        Some(PodPhase::Failed) => "failed".to_owned(),
+    }
+}
+
+/// The workloads as a table.
+pub(crate) fn workloads(status: &Status) -> String {
+    let rows: Vec<Vec<String>> = status
+        .workloads
+        .iter()
+        .map(|workload| {
+            let proxy = workload.proxy.as_ref();
+            let away = if proxy.is_some_and(|proxy| !proxy.connected) {
+                ", on its own"
+            } else {
+                ""
+            };
+            vec![
+                workload.name.to_string(),
+                workload.identity.principal().to_owned(),
+                workload
+                    .address
+                    .map(|address| address.to_string())
+                    .unwrap_or_default(),
+                match &workload.message {
+                    Some(message) if !workload.ready => format!("{}: {message}", state(status, workload)),
+                    _ => state(status, workload),
+                },
+                mtls(workload),
+                proxy
+                    .and_then(|proxy| proxy.acknowledged)
+                    .map_or_else(|| "-".to_owned(), |version| format!("{version}{away}")),
+            ]
+        })
+        .collect();
+    table(
+        &["WORKLOAD", "IDENTITY", "ADDRESS", "STATE", "MTLS", "VERSION"],
+        &rows,
+    )
+}
+
+/// The mode, and ports whose mode differs: `STRICT, 9000 PERMISSIVE`.
+fn mtls(workload: &WorkloadStatus) -> String {
+    let mut out = mode(workload.mtls).to_owned();
+    for (port, other) in &workload.port_mtls {
+        out += &format!(", {port} {}", mode(*other));
+    }
+    out
+}
+
+fn mode(mode: MtlsMode) -> &'static str {
+    match mode {
+        MtlsMode::Strict => "STRICT",
+        MtlsMode::Permissive => "PERMISSIVE",
+        MtlsMode::Disable => "DISABLE",
+    }
+}
+
+fn ports(service: &ServiceStatus) -> String {
+    let ports: Vec<String> = service
+        .ports
+        .iter()
+        .map(|port| match &port.name {
+            Some(name) => format!("{} {name}", port.port),
+            None => port.port.to_string(),
+        })
+        .collect();
+    ports.join(", ")
+}
+
+fn drawn(status: &Status) -> String {
+    let mut out = format!(
+        "version {}, trust domain {}, {}\n{}\n\n{}",
+        status.version,
+        status.trust_domain,
+        match status.profile {
+            bartizan_mesh::Profile::ZeroTrust => "profile zero-trust",
+            bartizan_mesh::Profile::Istio => "profile istio",
+        },
+        status.authority.notice,
+        workloads(status)
+    );
+    if !status.gateways.is_empty() {
+        let rows: Vec<Vec<String>> = status
+            .gateways
+            .iter()
+            .map(|gateway| {
+                let addresses: Vec<String> = gateway
+                    .addresses
+                    .iter()
+                    .map(|address| format!("http://{address}"))
+                    .collect();
+                vec![gateway.name.to_string(), addresses.join(" ")]
+            })
+            .collect();
+        out += &format!("\n{}", table(&["GATEWAY", "ADDRESS"], &rows));
+    }
+    let rows: Vec<Vec<String>> = status
+        .services
+        .iter()
+        .map(|service| {
+            vec![
+                service.hostname.clone(),
+                ports(service),
+                format!("{}/{}", service.ready, service.endpoints),
+            ]
+        })
+        .collect();
+    out += &format!("\n{}", table(&["SERVICE", "PORTS", "READY"], &rows));
+    if status.refused {
+        out += "\nthe documents on disk have errors; the version above is served until they are mended\n";
+    }
+    for finding in &status.findings {
+        out += &format!("\n{}", finding.text);
+    }
+    out
+}

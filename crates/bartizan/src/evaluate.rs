@@ -1,0 +1,217 @@
+//! Decisions at the door, by the same code that makes them in a proxy: on what a workload's proxy is told, or on a folder.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use bartizan_compile::{Positions, World};
+use bartizan_decide::{ConnectionFacts, Engine, Explanation, HttpFacts, explain_http, explain_tcp};
+use bartizan_mesh::{Key, Resource, Snapshot, Store, Transaction, wire_format};
+use bartizan_proto::v1alpha1::DumpReply;
+use bartizan_types::{
+    ContainerReport, NamespacedName, Peer, PodPhase, PodReport, Port, SpiffeId, TrustDomain, Version,
+};
+
+use crate::folder::{Folder, has_errors};
+use crate::text;
+
+/// What can be asked: everything that any proxy is told, and where rules are written.
+pub(crate) struct Picture {
+    engine: Engine,
+    /// File and line of policies and rules.
+    pub(crate) positions: Positions,
+}
+
+/// A request to judge.
+pub(crate) struct Question<'a> {
+    /// Who asks.
+    pub(crate) peer: &'a Peer,
+    /// Its address; any when absent.
+    pub(crate) source: Option<IpAddr>,
+    /// The workload that is asked.
+    pub(crate) callee: &'a NamespacedName,
+    /// Its port.
+    pub(crate) port: Port,
+    /// Method, authority, target and headers; the connection is judged without.
+    pub(crate) http: Option<HttpQuestion<'a>>,
+}
+
+/// The request's own part.
+pub(crate) struct HttpQuestion<'a> {
+    /// The method.
+    pub(crate) method: &'a str,
+    /// Host, with its port where the client sends one.
+    pub(crate) authority: Option<&'a str>,
+    /// Path with query.
+    pub(crate) target: &'a str,
+    /// Headers, names in lower case.
+    pub(crate) headers: &'a [(String, String)],
+}
+
+impl Picture {
+    /// From the running mesh.
+    ///
+    /// # Errors
+    /// When the control plane sent something that this program cannot read.
+    pub(crate) fn of_dump(dump: &DumpReply) -> anyhow::Result<Self> {
+        let mut upserts = Vec::new();
+        for resource in &dump.resources {
+            let key = Key(resource.key.as_str().into());
+            upserts.push(
+                wire_format::decode(&key, &resource.body)
+                    .with_context(|| format!("read resource `{key}`"))?,
+            );
+        }
+        let positions = if dump.positions.is_empty() {
+            Positions::default()
+        } else {
+            serde_json::from_slice(&dump.positions).context("read the positions of rules")?
+        };
+        Ok(Self {
+            engine: engine(Version(dump.version), upserts),
+            positions,
+        })
+    }
+
+    /// From a folder: as if every planned pod ran and were ready.
+    ///
+    /// # Errors
+    /// When the documents have errors, which are drawn on standard error.
+    pub(crate) fn of_folder(folder: Folder, strict: bool) -> anyhow::Result<Self> {
+        let findings = folder.check(strict);
+        if has_errors(&findings) {
+            eprint!(
+                "{}",
+                bartizan_config::finding::render_all(&findings, text::paint())
+            );
+            return Err(crate::exit::Exit::error(
+                crate::exit::FINDINGS,
+                bartizan_config::finding::summary(&findings),
+            ));
+        }
+        let mut world = World::new(folder.options);
+        if world.set_documents(folder.documents).is_err() {
+            bail!("the documents have errors");
+        }
+        // A StatefulSet's plan grows as its replicas become ready.
+        let mut reported = BTreeMap::new();
+        loop {
+            let new: Vec<_> = world
+                .plan()
+                .into_iter()
+                .filter(|pod| !reported.contains_key(&pod.name))
+                .collect();
+            if new.is_empty() {
+                break;
+            }
+            for pod in new {
+                let number = u32::try_from(reported.len()).unwrap_or(u32::MAX);
+                let address = Ipv4Addr::from(u32::from_be_bytes([10, 66, 0, 10]).saturating_add(number));
+                reported.insert(pod.name.clone(), address);
+                world.report_pod(as_if_ready(pod, address.into()));
+            }
+        }
+        let proxies: Vec<NamespacedName> = world.proxies().cloned().collect();
+        let mut all: BTreeMap<Key, Arc<Resource>> = BTreeMap::new();
+        for proxy in &proxies {
+            all.extend(world.resources_for(proxy));
+        }
+        let upserts = all.into_values().map(|resource| (*resource).clone()).collect();
+        Ok(Self {
+            engine: engine(Version(1), upserts),
+            positions: world.positions().clone(),
+        })
+    }
+
+    /// The trust domain of this mesh.
+    pub(crate) fn trust_domain(&self) -> Option<&TrustDomain> {
+        self.snapshot().settings().map(|settings| &settings.trust_domain)
+    }
+
+    /// What it is made of.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        self.engine.snapshot()
+    }
+
+    /// Judges, and tells every rule that was looked at.
+    ///
+    /// # Errors
+    /// When the callee is not known.
+    pub(crate) fn explain(&self, question: &Question<'_>) -> anyhow::Result<Explanation> {
+        let snapshot = self.snapshot();
+        let Some(workload) = snapshot.workload(question.callee) else {
+            bail!("no workload `{}` is known", question.callee);
+        };
+        let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let address = workload.addresses.first().copied().unwrap_or(any);
+        let connection = ConnectionFacts {
+            local: question.callee,
+            peer: question.peer,
+            source: question
+                .source
+                .or_else(|| self.address_of(question.peer.identity()))
+                .unwrap_or(any),
+            destination: SocketAddr::new(address, question.port.get()),
+            sni: None,
+        };
+        Ok(match &question.http {
+            Some(http) => explain_http(
+                &self.engine,
+                &HttpFacts {
+                    connection,
+                    method: http.method,
+                    authority: http.authority,
+                    target: http.target,
+                    headers: http.headers,
+                },
+            ),
+            None => explain_tcp(&self.engine, &connection),
+        })
+    }
+
+    /// The address of the one workload that has this identity.
+    fn address_of(&self, identity: Option<&SpiffeId>) -> Option<IpAddr> {
+        let identity = identity?;
+        let mut having = self
+            .snapshot()
+            .workloads()
+            .filter(|workload| workload.identity == *identity);
+        let address = having.next()?.addresses.first().copied();
+        if having.next().is_some() { None } else { address }
+    }
+}
+
+fn engine(version: Version, upserts: Vec<Resource>) -> Engine {
+    let mut store = Store::new();
+    store.apply(&Transaction {
+        version,
+        upserts,
+        removals: Vec::new(),
+    });
+    Engine::build(Arc::new(Snapshot::build(&store)))
+}
+
+fn as_if_ready(spec: bartizan_types::PodSpec, address: IpAddr) -> PodReport {
+    let containers = spec
+        .containers
+        .iter()
+        .map(|container| ContainerReport {
+            name: container.name.clone(),
+            running: true,
+            ready: true,
+            restarts: 0,
+            last_end: None,
+        })
+        .collect();
+    PodReport {
+        address,
+        phase: PodPhase::Running,
+        ready: true,
+        message: None,
+        containers,
+        proxy_restarts: 0,
+        udp_dropped: 0,
+        spec,
+    }
+}

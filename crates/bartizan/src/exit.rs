@@ -1,0 +1,41 @@
+//! Exit codes that mean something: 0 done, 1 failed, 2 wrong usage (clap's), 3 the documents have errors, 4 denied,
+//! 5 no mesh runs here, 6 this host does not permit a sandbox.
+
+use std::process::ExitCode;
+
+/// The documents have errors.
+pub(crate) const FINDINGS: u8 = 3;
+/// The answer is "denied".
+pub(crate) const DENIED: u8 = 4;
+/// No mesh runs here.
+pub(crate) const NOT_RUNNING: u8 = 5;
+/// This host does not permit a sandbox.
+pub(crate) const HOST: u8 = 6;
+
+/// An error with an exit code of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Exit {
+    /// The process's exit code.
+    pub(crate) code: u8,
+    /// What a person reads.
+    pub(crate) text: String,
+}
+
+impl Exit {
+    /// An error that ends the process with `code`.
+    pub(crate) fn error(code: u8, text: impl Into<String>) -> anyhow::Error {
+        Self {
+            code,
+            text: text.into(),
+        }
+        .into()
+    }
+}
+
+/// Prints the error with its causes and gives its exit code.
+pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    let code = error.downcast_ref::<Exit>().map_or(1, |exit| exit.code);
+    ExitCode::from(code)
+}

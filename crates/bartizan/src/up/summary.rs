@@ -1,0 +1,177 @@
+//! What `up` shows: progress while it starts, then a summary with what to try next.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+use bartizan_control::Status;
+use serde_json::json;
+
+use crate::args::{Output, UpArgs};
+use crate::cmd::status::{missing, settled, workloads};
+use crate::place::Place;
+use crate::{admin, text};
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// The line that changes while the mesh starts. Without a terminal each step is a line of its own.
+pub(super) struct Progress {
+    live: bool,
+    quiet: bool,
+}
+
+impl Progress {
+    pub(super) fn new(args: &UpArgs) -> Self {
+        Self {
+            live: std::io::stderr().is_terminal() && !args.detached_child,
+            quiet: args.detached_child || args.output == Output::Json,
+        }
+    }
+
+    /// Shows a step.
+    pub(super) fn say(&self, step: &str) {
+        if self.live {
+            eprint!("\r\x1b[K{step} …");
+            std::io::stderr().flush().ok();
+        } else if !self.quiet {
+            eprintln!("{step}");
+        }
+    }
+
+    fn clear(&self) {
+        if self.live {
+            eprint!("\r\x1b[K");
+        }
+    }
+}
+
+/// Waits until everything is up, then prints the summary; says what is missing when it takes too long, and goes on waiting.
+pub(super) async fn when_up(
+    place: &Place,
+    args: &UpArgs,
+    progress: &Progress,
+    url: String,
+    started: Instant,
+) {
+    let status = wait(place, args, progress).await;
+    if args.detached_child {
+        return;
+    }
+    print(place, args, progress, &status, &url, started);
+}
+
+/// The same for a mesh that runs in another process.
+pub(super) async fn when_up_elsewhere(place: &Place, args: &UpArgs, progress: &Progress, started: Instant) {
+    let status = wait(place, args, progress).await;
+    let url = std::fs::read_to_string(place.admin_file()).unwrap_or_default();
+    print(place, args, progress, &status, &url, started);
+}
+
+async fn wait(place: &Place, args: &UpArgs, progress: &Progress) -> Status {
+    let deadline = Instant::now() + args.wait;
+    let mut warned = false;
+    let mut said = String::new();
+    loop {
+        if let Ok(status) = admin::status(place).await {
+            if settled(&status) {
+                progress.clear();
+                return status;
+            }
+            let ready = status.workloads.iter().filter(|workload| workload.ready).count();
+            let step = format!("starting workloads: {ready} of {} ready", status.workloads.len());
+            if step != said {
+                progress.say(&step);
+                said = step;
+            }
+            if !warned && Instant::now() > deadline {
+                warned = true;
+                progress.clear();
+                eprintln!("warning: {}", missing(&status));
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn print(place: &Place, args: &UpArgs, progress: &Progress, status: &Status, url: &str, started: Instant) {
+    progress.clear();
+    let took = started.elapsed();
+    match args.output {
+        Output::Json => {
+            let summary = json!({
+                "mesh": place.mesh,
+                "state": place.state,
+                "adminUrl": url,
+                "startedInMillis": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+                "status": status,
+            });
+            println!("{summary}");
+        }
+        Output::Text => println!("{}", drawn(args, status, url, took)),
+    }
+    std::io::stdout().flush().ok();
+}
+
+fn drawn(args: &UpArgs, status: &Status, url: &str, took: Duration) -> String {
+    let mut out = format!(
+        "the mesh is up after {}: version {}, trust domain {}\n{}\n\n{}\n",
+        text::duration(took),
+        status.version,
+        status.trust_domain,
+        status.authority.notice,
+        workloads(status)
+    );
+    for gateway in &status.gateways {
+        for address in &gateway.addresses {
+            out += &format!("gateway     http://{address}  ({})\n", gateway.name);
+        }
+    }
+    out += &format!("admin page  {url}\n\nto try next:\n");
+    for command in suggestions(status) {
+        out += &format!("  {command}\n");
+    }
+    if args.detach {
+        out += "  bartizan down\n";
+    } else {
+        out += "\nCtrl-C ends the mesh and leaves nothing behind.";
+    }
+    out
+}
+
+/// Commands to copy that fit this mesh.
+fn suggestions(status: &Status) -> Vec<String> {
+    let mut commands = Vec::new();
+    if let Some(address) = status
+        .gateways
+        .iter()
+        .flat_map(|gateway| &gateway.addresses)
+        .next()
+    {
+        commands.push(format!("curl -i http://{address}/"));
+    }
+    let application = status
+        .workloads
+        .iter()
+        .find(|workload| workload.gateway.is_none());
+    if let (Some(workload), Some(service)) = (
+        application,
+        status.services.iter().find(|service| service.ready > 0),
+    ) {
+        let caller = format!(
+            "{}/{}",
+            workload.identity.namespace().unwrap_or_default(),
+            workload.identity.service_account().unwrap_or_default()
+        );
+        let port = service
+            .ports
+            .first()
+            .map_or_else(|| "80".to_owned(), |port| port.port.to_string());
+        let name = format!("{}.{}", service.name.name, service.name.namespace);
+        commands.push(format!("bartizan can {caller} {name} GET /"));
+        commands.push(format!("bartizan call --as {caller} http://{name}:{port}/"));
+        commands.push("bartizan explain --last-denied".to_owned());
+    }
+    commands.push("bartizan status".to_owned());
+    commands.push("bartizan logs --access --follow".to_owned());
+    commands
+}

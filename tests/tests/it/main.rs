@@ -1,0 +1,5 @@
+//! End-to-end tests: the real binary, as a user without privileges, in its own namespaces, with other people's programs.
+//! One binary, so that it links once.
+
+mod commands;
+mod telemetry;

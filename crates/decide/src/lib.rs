@@ -3,7 +3,7 @@
 //! Everything is a function of its arguments; time and randomness are arguments. What decides live requests is what
 //! `explain` and the tests run: [`Engine`] compiles a snapshot once, [`authorize_http`] and [`authorize_tcp`] make the
 //! [`Permit`] without which nothing is sent, [`route`](route::route), [`outbound`](outbound::outbound),
-//! [`choose`](balance::choose) and [`retry`](retry::retry) say where a request goes.
+//! [`choose`] and [`retry`](retry::retry) say where a request goes.
 
 pub mod authorize;
 pub mod balance;

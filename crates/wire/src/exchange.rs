@@ -150,7 +150,8 @@ pub trait Downstream: Receive + Transmit {
     /// # Errors
     /// As [`Self::queue_head`].
     fn queue_interim(&mut self, head: &ResponseHead) -> Result<(), Cause>;
-    /// Ready when the client has gone away or given up on this request.
+    /// Ready when the client has gone away or given up on this request. A client of HTTP/1 that ends its sending
+    /// side while it waits counts as gone: the two cannot be told apart before a write fails.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Cause>;
     /// Whether no byte of the request's body has been taken yet, so that it can be sent elsewhere.
     fn is_body_untouched(&self) -> bool;

@@ -51,6 +51,9 @@ pub enum TlsError {
 }
 
 /// A TLS connection on a socket, either end.
+///
+/// An end without `close_notify` is an error ([`io::ErrorKind::UnexpectedEof`]), so that a cut is not taken for
+/// the end of the data (RFC 8446 §6.1, RFC 9112 §9.8).
 #[derive(Debug)]
 pub struct TlsStream(tokio_rustls::TlsStream<ReadAhead<TcpStream>>);
 
@@ -142,12 +145,7 @@ impl AsyncRead for TlsStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match ready!(Pin::new(&mut self.0).poll_read(cx, buf)) {
-            // Many programs end a connection without `close_notify`. HTTP framing and the relay's peers know
-            // where their data ends; a cut is seen there.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-            result => Poll::Ready(result),
-        }
+        Pin::new(&mut self.0).poll_read(cx, buf)
     }
 }
 

@@ -192,3 +192,20 @@ async fn a_close_is_seen_as_the_end() {
     client.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer, b"answer");
 }
+
+#[tokio::test]
+async fn a_cut_is_not_taken_for_an_end() {
+    let (client, server) = pair(SERVER).await;
+    let ((client, _), (mut server, _)) = (client.unwrap(), server.unwrap());
+    drop(client);
+    let error = server.read_u8().await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    let (client, server) = pair(SERVER).await;
+    let ((client, _), (server, _)) = (client.unwrap(), server.unwrap());
+    drop(client);
+    let mut down = ServerConnection::new(server, Limits::default());
+    assert!(
+        down.read_head().await.unwrap().is_none(),
+        "between two requests it is an end"
+    );
+}

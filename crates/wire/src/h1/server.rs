@@ -118,6 +118,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> ServerConnection<IO> {
                 Ok(0) if self.wire.inbox.is_empty() => return Poll::Ready(Ok(None)),
                 Ok(0) => return Poll::Ready(Err(HeadError::Closed)),
                 Ok(_) => {}
+                // TLS clients often leave without `close_notify`; between two requests nothing is cut.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && self.wire.inbox.is_empty() => {
+                    return Poll::Ready(Ok(None));
+                }
                 Err(error) => return Poll::Ready(Err(error.into())),
             }
         }

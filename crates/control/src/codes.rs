@@ -1,4 +1,4 @@
-//! The codes of findings about what the control plane reads and keeps: BZ04xx.
+//! The codes of findings about what the control plane reads and keeps: `BZ04xx`.
 
 use bartizan_config::Code;
 

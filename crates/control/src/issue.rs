@@ -22,7 +22,7 @@ use crate::store::ca::AuthorityStore;
 /// The longest chain of a proof.
 const LONGEST_CHAIN: usize = 8;
 /// How often the intermediate's age is looked at.
-const LOOK: Duration = Duration::from_secs(3600);
+const LOOK: Duration = Duration::from_hours(1);
 
 /// Why no SVID is issued.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +126,7 @@ impl Issuer {
     }
 
     /// Who has signed this transcript.
-    pub(crate) fn verify(&self, proof: Possession, transcript: &[u8]) -> Result<SpiffeId, ProofRefused> {
+    pub(crate) fn verify(&self, proof: &Possession, transcript: &[u8]) -> Result<SpiffeId, ProofRefused> {
         let proof = Proof {
             chain: proof
                 .chain
@@ -236,7 +236,7 @@ impl Issuer {
                     return Err(SignRefused::Chain { workload, length });
                 }
                 let transcript = renewal_transcript(&request.workload, &request.csr);
-                match self.verify(proof.clone(), &transcript) {
+                match self.verify(proof, &transcript) {
                     Ok(proven) => Ok((workload, Claim::Possession(proven), true)),
                     Err(source) => Err(SignRefused::Proof { workload, source }),
                 }

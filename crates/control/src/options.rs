@@ -71,6 +71,9 @@ pub enum ControlError {
 }
 
 /// The settings of a local mesh: Istio's root namespace and domain, and the path rule that belongs to the profile.
+///
+/// # Panics
+/// Never: the names are literals.
 pub fn settings(profile: Profile, trust_domain: TrustDomain) -> Settings {
     Settings {
         trust_domain,

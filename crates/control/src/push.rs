@@ -257,7 +257,7 @@ impl MeshService {
             return Err(HelloRefused::Stale { workload, seconds });
         }
         let transcript = hello_transcript(&hello.workload, hello.signed_at);
-        match self.issuer.verify(proof.clone(), &transcript) {
+        match self.issuer.verify(proof, &transcript) {
             Ok(identity) => Ok((workload, identity)),
             Err(source) => Err(HelloRefused::Proof { workload, source }),
         }
@@ -269,7 +269,16 @@ fn logged(refused: &HelloRefused) -> Answer {
         HelloRefused::Unknown(_) | HelloRefused::Ending(_) => {
             tracing::debug!(reason = refused.reason(), "refuse a proxy: {refused}");
         }
-        _ => tracing::warn!(reason = refused.reason(), "refuse a proxy: {refused}"),
+        HelloRefused::NoHello
+        | HelloRefused::Late
+        | HelloRefused::Name { .. }
+        | HelloRefused::NoProof(_)
+        | HelloRefused::Stale { .. }
+        | HelloRefused::Proof { .. }
+        | HelloRefused::TooLarge(_)
+        | HelloRefused::OtherIdentity { .. } => {
+            tracing::warn!(reason = refused.reason(), "refuse a proxy: {refused}");
+        }
     }
     refused.answer()
 }

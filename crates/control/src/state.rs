@@ -5,6 +5,7 @@
 
 mod documents;
 mod node;
+mod numbering;
 mod report;
 mod sessions;
 
@@ -24,8 +25,9 @@ use crate::issue::SignRefused;
 use crate::push::HelloRefused;
 use crate::source::file::Scan;
 use crate::status::{Counts, Status, unix_seconds};
-use crate::store::versions::{Head, VersionStore};
+use crate::store::versions::VersionStore;
 use documents::Documents;
+use numbering::Numbering;
 use sessions::Sessions;
 
 /// How many messages wait; senders wait when there are more.
@@ -186,15 +188,9 @@ pub(crate) struct Setup {
 /// Owns documents, pods and all that follows from them.
 pub(crate) struct Owner {
     world: World,
-    version: Version,
-    /// Whether `version` is final: before the node has reported it is that of the last control plane.
-    settled: bool,
-    /// Whether `version` was made by this control plane.
-    bumped: bool,
-    head: Option<Head>,
+    numbering: Numbering,
     documents: Documents,
     compile: CompileOptions,
-    versions: VersionStore,
     node: Option<Node>,
     pods: BTreeMap<NamespacedName, PodReport>,
     vouches: BTreeMap<NamespacedName, BootstrapSecret>,
@@ -223,26 +219,16 @@ impl Owner {
             now,
         } = setup;
         let kept = versions.newest();
-        let head = versions.head();
         compile.base.clone_from(&scan.base);
         if let Some(kept) = &kept {
             compile.allocations = kept.allocations.clone();
         }
-        let version = head
-            .as_ref()
-            .map(|head| head.version)
-            .max(kept.as_ref().map(|kept| kept.version))
-            .unwrap_or_default();
         let (plan, plan_seen) = watch::channel(None);
         let mut owner = Self {
             world: World::new(compile.clone()),
-            version,
-            settled: false,
-            bumped: false,
-            head,
+            numbering: Numbering::new(versions, kept.as_ref()),
             documents: Documents::new(strict),
             compile,
-            versions,
             node: None,
             pods: BTreeMap::new(),
             vouches: BTreeMap::new(),
@@ -351,46 +337,33 @@ impl Owner {
     /// Makes a version of what was absorbed, if it changes anything, and sends it on its way.
     fn publish(&mut self) {
         if self.is_telling() {
-            if !self.settled {
-                self.settle();
+            if !self.numbering.is_settled() {
+                let inputs = self.inputs();
+                self.numbering.settle(inputs.as_ref());
+                self.inputs_dirty = true;
             }
             if self.sessions.is_dirty() || self.plan_dirty {
-                if !self.bumped {
-                    self.version = Version(self.version.0.saturating_add(1));
-                    self.inputs_dirty = true;
-                }
+                self.numbering.change();
+                self.inputs_dirty = true;
                 self.sessions.clean();
             }
-            self.bumped = false;
+            self.numbering.sent();
             if self.plan_dirty || self.plan.borrow().is_none() {
                 self.plan_dirty = false;
                 self.publish_plan();
             }
             self.admit();
-            self.sessions.send(self.version, &mut self.counts);
+            self.sessions.send(self.numbering.version(), &mut self.counts);
         }
         if std::mem::take(&mut self.inputs_dirty) {
-            self.keep_head();
+            let inputs = self.inputs();
+            self.numbering.keep_head(inputs);
         }
     }
 
     /// Whether there is anything to tell: documents were accepted, and the node has said what runs.
     fn is_telling(&self) -> bool {
         self.node.is_some() && self.documents.is_accepted()
-    }
-
-    /// Decides whether the state is that of the control plane before, so that its version goes on.
-    fn settle(&mut self) {
-        self.settled = true;
-        let same = self
-            .head
-            .as_ref()
-            .is_some_and(|head| head.inputs.is_some() && head.inputs == self.inputs());
-        if !same && !self.bumped {
-            self.version = Version(self.version.0.saturating_add(1));
-        }
-        self.bumped = true; // what led here is this version
-        self.inputs_dirty = true;
     }
 
     /// A digest of all that the world is made of; `None` while the node has not reported.
@@ -410,25 +383,11 @@ impl Owner {
         Some(Digest::of(&bytes).to_string())
     }
 
-    fn keep_head(&mut self) {
-        let head = Head {
-            version: self.version,
-            inputs: if self.settled { self.inputs() } else { None },
-        };
-        if self.head.as_ref() == Some(&head) || (!self.settled && self.head.is_some() && !self.bumped) {
-            return;
-        }
-        match self.versions.set_head(&head) {
-            Ok(()) => self.head = Some(head),
-            Err(error) => tracing::warn!(%error, "keep the number of the version"),
-        }
-    }
-
     fn publish_plan(&mut self) {
         let pods = self.world.plan();
         let pods: Vec<Bytes> = pods.iter().map(to_json).collect();
         let plan = Plan {
-            version: self.version,
+            version: self.numbering.version(),
             pods,
         };
         self.plan.send_if_modified(|published| {

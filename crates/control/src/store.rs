@@ -69,25 +69,33 @@ impl StoreError {
     }
 }
 
-fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::StorageFull => "no space is left on the device".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        io::ErrorKind::ReadOnlyFilesystem => "the file system is read-only".to_owned(),
-        io::ErrorKind::NotFound => "it does not exist".to_owned(),
-        _ => error.to_string(),
+/// What the system answered, in plain words where there are better ones.
+pub(crate) fn describe(error: &io::Error) -> String {
+    let kind = error.kind();
+    if kind == io::ErrorKind::StorageFull {
+        "no space is left on the device".to_owned()
+    } else if kind == io::ErrorKind::PermissionDenied {
+        "permission denied".to_owned()
+    } else if kind == io::ErrorKind::ReadOnlyFilesystem {
+        "the file system is read-only".to_owned()
+    } else if kind == io::ErrorKind::NotFound {
+        "it does not exist".to_owned()
+    } else {
+        error.to_string()
     }
 }
 
 fn advice(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            "; free space there, or choose another state directory"
-        }
-        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-            "; make it writable for this user, or choose another state directory"
-        }
-        _ => "",
+    let kind = error.kind();
+    if matches!(kind, io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
+        "; free space there, or choose another state directory"
+    } else if matches!(
+        kind,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    ) {
+        "; make it writable for this user, or choose another state directory"
+    } else {
+        ""
     }
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bartizan_config::{Code, Finding, LARGEST_FILE_BYTES, Severity, SourceFile, Spot};
 
 use crate::codes::{EMPTY, TOO_MUCH, UNREADABLE};
+use crate::store::describe;
 
 /// The most files of one scan.
 const MOST_FILES: usize = 10_000;
@@ -308,14 +309,6 @@ fn shown(base: &Path, path: &Path) -> String {
     match path.strip_prefix(base) {
         Ok(inner) if !inner.as_os_str().is_empty() => inner.display().to_string(),
         Ok(_) | Err(_) => path.display().to_string(),
-    }
-}
-
-fn describe(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "it does not exist".to_owned(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
-        _ => error.to_string(),
     }
 }
 

@@ -29,6 +29,8 @@ const OPEN: Duration = Duration::from_secs(2);
 const MADE: Duration = Duration::from_millis(300);
 /// However busy the folder is, it is read after this time.
 const LONGEST: Duration = Duration::from_secs(5);
+/// What is written to without end is taken as it is after this many reads.
+const MOST_DISCARDED: u32 = 3;
 /// Between two looks from outside.
 const LOOK: Duration = Duration::from_secs(2);
 /// How many reads of events wait; the kernel keeps more, and says so when it had to drop some.
@@ -42,9 +44,13 @@ pub(crate) async fn watch(sources: Vec<PathBuf>, owner: mpsc::Sender<Message>) {
         fingerprint: Fingerprint::default(),
     };
     let mut sent: Option<Scan> = None;
+    let mut discarded = 0;
     loop {
         match watcher.read().await {
+            // Whoever began to write meanwhile is waited for, so that half of it is not taken for the whole.
+            Some(Ok(_)) if discarded < MOST_DISCARDED && watcher.is_saving().await => discarded += 1,
             Some(Ok(scan)) => {
+                discarded = 0;
                 if sent.as_ref() != Some(&scan) {
                     if owner
                         .send(Message::Scanned(Box::new(scan.clone())))
@@ -90,6 +96,22 @@ impl Watcher {
         let (scan, fingerprint) = read.await.ok()?;
         self.fingerprint = fingerprint;
         Some(scan)
+    }
+
+    /// Whether something was written while it was read; then the save is waited for.
+    async fn is_saving(&mut self) -> bool {
+        let Some(events) = &mut self.events else {
+            return false;
+        };
+        let mut saving = Saving::default();
+        while let Ok(read) = events.received.try_recv() {
+            saving.note(read);
+        }
+        if saving.relevant {
+            events.settle(saving).await;
+            return true;
+        }
+        false
     }
 
     /// Waits until something has changed and stands still again.

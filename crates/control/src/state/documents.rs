@@ -3,7 +3,6 @@
 use bartizan_compile::check;
 use bartizan_config::{Document, Finding, Severity, SourceFile, Spot, read};
 use bartizan_mesh::Digest;
-use bartizan_types::Version;
 
 use super::Owner;
 use crate::codes::{NOT_KEPT, SERVES_KEPT};
@@ -142,7 +141,7 @@ impl Owner {
             tracing::warn!(
                 errors,
                 first = format!("{}:{}: {}: {}", first.file, first.position, first.code, first.what),
-                served = %self.version,
+                served = %self.numbering.version(),
                 "refuse the documents in `{}`",
                 scan.base.display()
             );
@@ -192,28 +191,27 @@ impl Owner {
             return Ok(());
         }
         self.documents.accepted_at = Some(crate::status::unix_seconds(now));
-        if changed && !self.bumped {
-            self.version = Version(self.version.0.saturating_add(1));
-            self.bumped = true;
+        if changed {
+            self.numbering.change();
         }
         let positions = serde_json::to_value(self.world.positions()).unwrap_or_default();
         let record = Record::new(
-            self.version,
+            self.numbering.version(),
             &scan.files,
             self.world.allocations().clone(),
             positions,
             now,
         );
-        self.documents.not_kept = match self.versions.keep(&record) {
+        self.documents.not_kept = match self.numbering.keep(&record) {
             Ok(()) => None,
             Err(error) => {
-                tracing::warn!(version = %self.version, %error, "keep an accepted version");
+                tracing::warn!(version = %self.numbering.version(), %error, "keep an accepted version");
                 let mut finding = about_sources(scan, Severity::Warning, error.to_string());
                 finding.code = NOT_KEPT;
                 Some(finding)
             }
         };
-        tracing::info!(version = %self.version, documents = count, "accept the documents");
+        tracing::info!(version = %self.numbering.version(), documents = count, "accept the documents");
         Ok(())
     }
 }

@@ -23,7 +23,7 @@ impl Owner {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: unix_seconds(self.started),
             uptime_seconds: now.duration_since(self.started).unwrap_or_default().as_secs(),
-            version: self.version,
+            version: self.numbering.version(),
             accepted_at: self.documents.accepted_at,
             profile: self.compile.settings.profile,
             trust_domain: self.compile.settings.trust_domain.clone(),
@@ -59,7 +59,7 @@ impl Owner {
             .map(|(key, resource)| self.sessions.upsert_of(key, resource))
             .collect();
         Some(DumpReply {
-            version: self.version.0,
+            version: self.numbering.version().0,
             resources,
             positions: serde_json::to_vec(self.world.positions())
                 .unwrap_or_default()

@@ -257,10 +257,6 @@ impl Owner {
         }
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the answer goes where the question came from"
-    )]
     fn admit_one(
         &mut self,
         opening: Opening,

@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
         first
-            .renew_intermediate(now + std::time::Duration::from_secs(3600))
+            .renew_intermediate(now + std::time::Duration::from_hours(1))
             .unwrap();
         store.replace_intermediate(&first).unwrap();
         let third = store.open(&domain(), now).unwrap();

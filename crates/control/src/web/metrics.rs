@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::scrape::Merged;
-use crate::status::Status;
+use crate::status::{Counts, Status};
 
 /// Appends the control plane's own families.
 pub(super) fn write(status: &Status, merged: &mut Merged) {
     let (answered, failed) = (merged.answered, merged.failed);
     let mut page = Families(&mut merged.text);
-    let counts = &status.counts;
     let connected = status
         .workloads
         .iter()
@@ -67,6 +66,10 @@ pub(super) fn write(status: &Status, merged: &mut Merged) {
         "Proxies whose metrics could not be read.",
         failed as u64,
     );
+    write_counts(&mut page, &status.counts);
+}
+
+fn write_counts(page: &mut Families<'_>, counts: &Counts) {
     page.family(
         "bartizan_svids_issued_total",
         "counter",

@@ -1,6 +1,11 @@
 //! The control plane as its callers see it: real sockets, a node and proxies that speak to it, folders that change.
 
-#![expect(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test: what is not as expected ends it"
+)]
 
 mod admin;
 mod live;

@@ -13,7 +13,7 @@ use bartizan_proto::v1alpha1::{
     Ack, DumpReply, DumpRequest, Hello, Nack, NodeHello, NodeOrder, NodeReport, Possession, ProxyMessage,
     SignReply, SignRequest, StatusRequest, Transaction, Vouch, node_report, proxy_message, sign_request,
 };
-use bartizan_types::{NamespacedName, PodPhase, PodReport, PodSpec, Secret, TrustDomain};
+use bartizan_types::{PodPhase, PodReport, PodSpec, Secret, TrustDomain};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -26,9 +26,9 @@ use crate::stubs::mesh_client::MeshClient;
 use crate::stubs::node_client::NodeClient;
 
 /// Whatever is waited for comes within this time, or the test fails.
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
-pub const SHOP: &str = "
+pub(crate) const SHOP: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: { name: shop }
@@ -72,7 +72,7 @@ spec:
 ";
 
 /// A policy that lets `web` use one method.
-pub fn policy(method: &str) -> String {
+pub(crate) fn policy(method: &str) -> String {
     format!(
         "apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -88,12 +88,12 @@ spec:
 }
 
 /// The folders of a mesh, which outlive control planes.
-pub struct Place {
+pub(crate) struct Place {
     folder: TempDir,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = Self {
             folder: tempfile::tempdir().unwrap(),
         };
@@ -103,34 +103,34 @@ impl Place {
     }
 
     /// With two workloads, a service and a policy.
-    pub fn shop() -> Self {
+    pub(crate) fn shop() -> Self {
         let place = Self::new();
         place.write("shop.yaml", SHOP);
         place.write("policy.yaml", &policy("GET"));
         place
     }
 
-    pub fn documents(&self) -> PathBuf {
+    pub(crate) fn documents(&self) -> PathBuf {
         self.folder.path().join("documents")
     }
 
-    pub fn state(&self) -> PathBuf {
+    pub(crate) fn state(&self) -> PathBuf {
         self.folder.path().join("state")
     }
 
-    pub fn run_directory(&self) -> PathBuf {
+    pub(crate) fn run_directory(&self) -> PathBuf {
         self.folder.path().join("run")
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.documents().join(name), text).unwrap();
     }
 
-    pub fn start(&self) -> Plane {
+    pub(crate) fn start(&self) -> Plane {
         self.start_with(|_| {})
     }
 
-    pub fn start_with(&self, change: impl FnOnce(&mut Options)) -> Plane {
+    pub(crate) fn start_with(&self, change: impl FnOnce(&mut Options)) -> Plane {
         let socket = self.run_directory().join("control.sock");
         let _ = std::fs::remove_file(&socket);
         let admin = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -142,7 +142,7 @@ impl Place {
             state_directory: self.state(),
             run_directory: self.run_directory(),
             settings: settings(Profile::ZeroTrust, domain),
-            svid_ttl: Duration::from_secs(3600),
+            svid_ttl: Duration::from_hours(1),
             gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             control: UnixListener::bind(&socket).unwrap(),
             admin: Some(admin),
@@ -173,15 +173,15 @@ fn channel(socket: &Path) -> Channel {
 }
 
 /// A running control plane.
-pub struct Plane {
-    pub channel: Channel,
-    pub admin: SocketAddr,
+pub(crate) struct Plane {
+    pub(crate) channel: Channel,
+    pub(crate) admin: SocketAddr,
     drain: watch::Sender<bool>,
     task: JoinHandle<Result<(), ControlError>>,
 }
 
 impl Plane {
-    pub async fn status(&self) -> Status {
+    pub(crate) async fn status(&self) -> Status {
         let mut client = AdminClient::new(self.channel.clone());
         let reply = tokio::time::timeout(SOON, client.status(StatusRequest {}))
             .await
@@ -191,7 +191,7 @@ impl Plane {
     }
 
     /// The first status of which `what` holds.
-    pub async fn status_when(&self, name: &str, what: impl Fn(&Status) -> bool) -> Status {
+    pub(crate) async fn status_when(&self, name: &str, what: impl Fn(&Status) -> bool) -> Status {
         let until = tokio::time::Instant::now() + SOON;
         loop {
             let status = self.status().await;
@@ -203,7 +203,7 @@ impl Plane {
         }
     }
 
-    pub async fn dump(&self, workload: &str) -> Result<DumpReply, Answer> {
+    pub(crate) async fn dump(&self, workload: &str) -> Result<DumpReply, Answer> {
         let workload = workload.to_owned();
         let reply = AdminClient::new(self.channel.clone())
             .dump(DumpRequest { workload })
@@ -211,26 +211,26 @@ impl Plane {
         Ok(reply.into_inner())
     }
 
-    pub async fn sign(&self, request: SignRequest) -> Result<SignReply, Answer> {
+    pub(crate) async fn sign(&self, request: SignRequest) -> Result<SignReply, Answer> {
         let reply = MeshClient::new(self.channel.clone()).sign(request).await?;
         Ok(reply.into_inner())
     }
 
     /// Drains, and waits for the end.
-    pub async fn stop(self) -> Result<(), ControlError> {
+    pub(crate) async fn stop(self) -> Result<(), ControlError> {
         self.drain.send_replace(true);
         drop(self.channel);
         tokio::time::timeout(SOON, self.task).await.unwrap().unwrap()
     }
 
     /// The end of a control plane that cannot start.
-    pub async fn end(self) -> Result<(), ControlError> {
+    pub(crate) async fn end(self) -> Result<(), ControlError> {
         tokio::time::timeout(SOON, self.task).await.unwrap().unwrap()
     }
 }
 
 /// A pod as the node reports it.
-pub fn report(spec: &PodSpec, last: u8, ready: bool) -> PodReport {
+pub(crate) fn report(spec: &PodSpec, last: u8, ready: bool) -> PodReport {
     PodReport {
         spec: spec.clone(),
         address: IpAddr::V4(Ipv4Addr::new(10, 66, 0, last)),
@@ -244,17 +244,17 @@ pub fn report(spec: &PodSpec, last: u8, ready: bool) -> PodReport {
 }
 
 /// The node's supervisor.
-pub struct Node {
+pub(crate) struct Node {
     reports: mpsc::Sender<NodeReport>,
     orders: Streaming<NodeOrder>,
 }
 
 impl Node {
-    pub async fn connect(plane: &Plane, pods: &[PodReport]) -> Self {
+    pub(crate) async fn connect(plane: &Plane, pods: &[PodReport]) -> Self {
         Self::connect_vouching(plane, pods, &[]).await.unwrap()
     }
 
-    pub async fn connect_vouching(
+    pub(crate) async fn connect_vouching(
         plane: &Plane,
         pods: &[PodReport],
         vouches: &[(&str, &BootstrapSecret)],
@@ -283,7 +283,7 @@ impl Node {
         Ok(Self { reports, orders })
     }
 
-    pub async fn order(&mut self) -> Result<(u64, BTreeMap<String, PodSpec>), Answer> {
+    pub(crate) async fn order(&mut self) -> Result<(u64, BTreeMap<String, PodSpec>), Answer> {
         let order = tokio::time::timeout(SOON, self.orders.message())
             .await
             .unwrap()?
@@ -295,16 +295,16 @@ impl Node {
         Ok((order.version, pods.collect()))
     }
 
-    pub async fn pod(&self, pod: &PodReport) {
+    pub(crate) async fn pod(&self, pod: &PodReport) {
         self.send(node_report::Kind::Pod(serde_json::to_vec(pod).unwrap().into()))
             .await;
     }
 
-    pub async fn gone(&self, workload: &str) {
+    pub(crate) async fn gone(&self, workload: &str) {
         self.send(node_report::Kind::Gone(workload.to_owned())).await;
     }
 
-    pub async fn vouch(&self, workload: &str, secret: &BootstrapSecret) {
+    pub(crate) async fn vouch(&self, workload: &str, secret: &BootstrapSecret) {
         self.send(node_report::Kind::Vouch(vouch(workload, secret))).await;
     }
 
@@ -321,7 +321,7 @@ fn vouch(workload: &str, secret: &BootstrapSecret) -> Vouch {
 }
 
 /// A request for an SVID by one-time secret, and the key that it is for.
-pub fn bootstrap_request(workload: &str, secret: &BootstrapSecret) -> (SignRequest, PrivateKey) {
+pub(crate) fn bootstrap_request(workload: &str, secret: &BootstrapSecret) -> (SignRequest, PrivateKey) {
     let key = PrivateKey::generate().unwrap();
     let request = SignRequest {
         workload: workload.to_owned(),
@@ -333,7 +333,7 @@ pub fn bootstrap_request(workload: &str, secret: &BootstrapSecret) -> (SignReque
 }
 
 /// A request for an SVID by possession of the present one, and the key that it is for.
-pub fn renewal_request(workload: &str, present: &Svid) -> (SignRequest, PrivateKey) {
+pub(crate) fn renewal_request(workload: &str, present: &Svid) -> (SignRequest, PrivateKey) {
     let key = PrivateKey::generate().unwrap();
     let csr = key.csr().unwrap();
     let proof = Proof::sign(present, &renewal_transcript(workload, &csr)).unwrap();
@@ -346,40 +346,40 @@ pub fn renewal_request(workload: &str, present: &Svid) -> (SignRequest, PrivateK
     (request, key)
 }
 
-pub fn svid(reply: &SignReply, key: PrivateKey) -> Svid {
+pub(crate) fn svid(reply: &SignReply, key: PrivateKey) -> Svid {
     Svid::new(reply.chain.iter().map(|der| der.to_vec()).collect(), key).unwrap()
 }
 
-pub fn possession(proof: &Proof) -> Possession {
+pub(crate) fn possession(proof: &Proof) -> Possession {
     Possession {
         chain: proof.chain.iter().map(|der| der.clone().into()).collect(),
         signature: proof.signature.clone().into(),
     }
 }
 
-pub fn now() -> i64 {
+pub(crate) fn now() -> i64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     i64::try_from(now).unwrap()
 }
 
 /// A workload's proxy.
-pub struct Proxy {
-    pub workload: String,
-    pub svid: Svid,
+pub(crate) struct Proxy {
+    pub(crate) workload: String,
+    pub(crate) svid: Svid,
     /// Key to body and digest.
-    pub resources: BTreeMap<String, (String, String)>,
-    pub version: u64,
+    pub(crate) resources: BTreeMap<String, (String, String)>,
+    pub(crate) version: u64,
 }
 
 /// A proxy's open stream.
-pub struct Session {
+pub(crate) struct Session {
     messages: mpsc::Sender<ProxyMessage>,
-    pub transactions: Streaming<Transaction>,
+    pub(crate) transactions: Streaming<Transaction>,
 }
 
 impl Proxy {
     /// Announces a secret for a workload and signs it up.
-    pub async fn start(plane: &Plane, node: &Node, workload: &str) -> Self {
+    pub(crate) async fn start(plane: &Plane, node: &Node, workload: &str) -> Self {
         let secret = BootstrapSecret::generate();
         node.vouch(workload, &secret).await;
         let until = tokio::time::Instant::now() + SOON;
@@ -407,7 +407,7 @@ impl Proxy {
         }
     }
 
-    pub fn hello(&self) -> Hello {
+    pub(crate) fn hello(&self) -> Hello {
         let signed_at = now();
         let proof = Proof::sign(&self.svid, &hello_transcript(&self.workload, signed_at)).unwrap();
         Hello {
@@ -424,12 +424,12 @@ impl Proxy {
         }
     }
 
-    pub async fn connect(&self, plane: &Plane) -> Session {
+    pub(crate) async fn connect(&self, plane: &Plane) -> Session {
         Session::open(plane, self.hello()).await
     }
 
     /// Takes the next transaction and acknowledges it.
-    pub async fn take(&mut self, session: &mut Session) -> Transaction {
+    pub(crate) async fn take(&mut self, session: &mut Session) -> Transaction {
         let transaction = session.next().await.unwrap();
         for upsert in &transaction.upserts {
             let body = String::from_utf8(upsert.body.to_vec()).unwrap();
@@ -445,19 +445,19 @@ impl Proxy {
     }
 
     /// Takes transactions until `what` holds of what the proxy has.
-    pub async fn take_until(&mut self, session: &mut Session, what: impl Fn(&Self) -> bool) {
+    pub(crate) async fn take_until(&mut self, session: &mut Session, what: impl Fn(&Self) -> bool) {
         while !what(self) {
             self.take(session).await;
         }
     }
 
-    pub fn body(&self, key: &str) -> &str {
+    pub(crate) fn body(&self, key: &str) -> &str {
         self.resources.get(key).map_or("", |(body, _)| body)
     }
 }
 
 impl Session {
-    pub async fn open(plane: &Plane, hello: Hello) -> Self {
+    pub(crate) async fn open(plane: &Plane, hello: Hello) -> Self {
         let (messages, stream) = mpsc::channel(16);
         let first = ProxyMessage {
             kind: Some(proxy_message::Kind::Hello(hello)),
@@ -475,7 +475,7 @@ impl Session {
         }
     }
 
-    pub async fn next(&mut self) -> Result<Transaction, Answer> {
+    pub(crate) async fn next(&mut self) -> Result<Transaction, Answer> {
         let next = tokio::time::timeout(SOON, self.transactions.message())
             .await
             .unwrap()?;
@@ -483,18 +483,18 @@ impl Session {
     }
 
     /// The code of the error that the stream ends with.
-    pub async fn refused(&mut self) -> Code {
+    pub(crate) async fn refused(&mut self) -> Code {
         match self.next().await {
             Ok(transaction) => panic!("told: {transaction:?}"),
             Err(answer) => answer.code(),
         }
     }
 
-    pub async fn ack(&self, version: u64) {
+    pub(crate) async fn ack(&self, version: u64) {
         self.send(proxy_message::Kind::Ack(Ack { version })).await;
     }
 
-    pub async fn nack(&self, version: u64, reason: &str) {
+    pub(crate) async fn nack(&self, version: u64, reason: &str) {
         let reason = reason.to_owned();
         self.send(proxy_message::Kind::Nack(Nack { version, reason }))
             .await;
@@ -506,7 +506,7 @@ impl Session {
 }
 
 /// A mesh with both workloads running and ready.
-pub async fn running(place: &Place) -> (Plane, Node, Vec<PodReport>) {
+pub(crate) async fn running(place: &Place) -> (Plane, Node, Vec<PodReport>) {
     let plane = place.start();
     let mut node = Node::connect(&plane, &[]).await;
     let (_, plan) = node.order().await.unwrap();
@@ -521,8 +521,4 @@ pub async fn running(place: &Place) -> (Plane, Node, Vec<PodReport>) {
     let ready = |status: &Status| status.workloads.iter().filter(|workload| workload.ready).count() == 2;
     plane.status_when("both workloads are ready", ready).await;
     (plane, node, pods)
-}
-
-pub fn name(text: &str) -> NamespacedName {
-    NamespacedName::parse(text).unwrap()
 }

@@ -1,11 +1,8 @@
 //! The client side, generated for the proxy.
 
 #![expect(
-    dead_code,
     unreachable_pub,
-    clippy::allow_attributes,
     clippy::allow_attributes_without_reason,
-    clippy::pedantic,
     reason = "generated"
 )]
 

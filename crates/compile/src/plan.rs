@@ -5,16 +5,18 @@ mod container;
 mod environment;
 mod local_run;
 mod probe;
+mod rollout;
 mod volume;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bartizan_config::kube::{self, PodTemplate};
 use bartizan_config::{Document, Finding, Resource, Severity};
-use bartizan_types::{Labels, Name, NamespacedName, PodReport, PodRole, PodSpec, RestartPolicy, SpiffeId};
+use bartizan_types::{Labels, Name, NamespacedName, PodRole, PodSpec, RestartPolicy, SpiffeId};
 
 pub(crate) use local_run::LocalRuns;
+pub(crate) use rollout::runnable;
 
 use crate::codes;
 use crate::hash::fnv1a_128;
@@ -69,26 +71,6 @@ pub(crate) fn build(
         }
     }
     plan
-}
-
-/// What should run now: everything but StatefulSet replicas whose turn has not come.
-pub(crate) fn runnable(plan: &Plan, reports: &BTreeMap<NamespacedName, PodReport>) -> Vec<Arc<PodSpec>> {
-    let mut open: BTreeSet<&NamespacedName> = BTreeSet::new();
-    let mut by_turn: Vec<_> = plan.iter().collect();
-    // A replica's turn follows from its predecessor's, which may sort after it (`db-10` before `db-9`).
-    by_turn.sort_by_key(|(name, _)| (name.name.as_str().len(), *name));
-    for (name, pod) in &by_turn {
-        let turn = pod.after.as_ref().is_none_or(|before| {
-            open.contains(before) && reports.get(before).is_some_and(|report| report.ready)
-        });
-        if turn || reports.contains_key(*name) {
-            open.insert(name);
-        }
-    }
-    plan.iter()
-        .filter(|(name, _)| open.contains(name))
-        .map(|(_, pod)| pod.spec.clone())
-        .collect()
 }
 
 /// What a workload's pods are built from.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bartizan_compile::{Allocations, Options, Positions, Update, World};
 use bartizan_config::{Document, SourceFile, read};
 use bartizan_mesh::{Key, PathRule, Profile, Settings};
-use bartizan_types::{Hostname, Name, NamespacedName, RuleId, TrustDomain};
+use bartizan_types::{Hostname, Name, NamespacedName, PodPhase, PodReport, PodSpec, RuleId, TrustDomain};
 
 const FOLDER: &str = r"apiVersion: v1
 kind: ConfigMap
@@ -137,7 +137,7 @@ fn an_address_stays_over_a_restart_and_is_free_when_its_service_goes() {
 }
 
 #[test]
-fn what_a_pod_was_given_replaces_it_and_replicas_differ_only_in_their_names() {
+fn what_a_pod_was_given_replaces_it() {
     let mut world = world();
     let before = world.plan();
     let update = world
@@ -150,6 +150,68 @@ fn what_a_pod_was_given_replaces_it_and_replicas_differ_only_in_their_names() {
         assert_eq!(before.name, after.name);
         assert_ne!(before.template_hash, after.template_hash);
     }
+}
+
+fn report(spec: &PodSpec, ready: bool) -> PodReport {
+    PodReport {
+        spec: spec.clone(),
+        address: [10, 66, 0, 2].into(),
+        phase: PodPhase::Running,
+        ready,
+        message: None,
+        containers: Vec::new(),
+        proxy_restarts: 0,
+        udp_dropped: 0,
+    }
+}
+
+/// For each replica of the plan whether it is the old one.
+fn old_ones(world: &World, old: &[PodSpec]) -> Vec<bool> {
+    world.plan().iter().map(|pod| old.contains(pod)).collect()
+}
+
+#[test]
+fn replicas_are_replaced_one_at_a_time() {
+    let mut world = world();
+    let old = world.plan();
+    for spec in &old {
+        world.report_pod(report(spec, true));
+    }
+    world
+        .set_documents(documents(&FOLDER.replace("info", "debug")))
+        .expect("right");
+    assert_eq!(old_ones(&world, &old), [false, true], "the first makes room");
+    let new = world.plan().remove(0);
+    world.report_pod(report(&old[0], false));
+    assert_eq!(old_ones(&world, &old), [false, true], "it is ending");
+    world.pod_gone(&new.name);
+    assert_eq!(
+        old_ones(&world, &old),
+        [false, true],
+        "nothing is in its place yet"
+    );
+    world.report_pod(report(&new, false));
+    assert_eq!(
+        old_ones(&world, &old),
+        [false, true],
+        "its successor is not ready"
+    );
+    let update = world.report_pod(report(&new, true));
+    assert!(update.plan_changed);
+    assert_eq!(old_ones(&world, &old), [false, false], "the second makes room");
+}
+
+#[test]
+fn what_is_not_ready_is_replaced_at_once() {
+    let mut world = world();
+    let old = world.plan();
+    for spec in &old {
+        world.report_pod(report(spec, false));
+    }
+    world
+        .set_documents(documents(&FOLDER.replace("info", "debug")))
+        .expect("right");
+    assert_eq!(old_ones(&world, &old), [false, false]);
 }
 
 #[test]

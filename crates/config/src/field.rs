@@ -426,6 +426,11 @@ impl<'a> Fields<'a> {
             .filter(|value| !value.is_null())
     }
 
+    /// The field, where it is set to something else than an empty text, which Kubernetes takes as not set.
+    pub(crate) fn filled(&self, name: &'static str) -> Option<Value<'a>> {
+        self.get(name).filter(|value| value.raw() != Some(""))
+    }
+
     /// The field, which must be set.
     pub(crate) fn required(&self, name: &'static str) -> Option<Value<'a>> {
         let value = self.get(name);

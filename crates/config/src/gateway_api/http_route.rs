@@ -183,19 +183,18 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<HttpRoute> {
 
 fn read_parent(value: Value<'_>) -> Option<ParentRef> {
     value.map(|fields| {
-        let group = fields
-            .get("group")
+        let (group_value, kind_value) = (fields.get("group"), fields.get("kind"));
+        let group = group_value
             .and_then(Value::text)
             .unwrap_or("gateway.networking.k8s.io");
-        if let Some(kind) = fields.get("kind")
-            && let Some(text) = kind.text()
-            && (group, text) != ("gateway.networking.k8s.io", "Gateway")
-        {
+        let kind = kind_value.and_then(Value::text).unwrap_or("Gateway");
+        if (group, kind) != ("gateway.networking.k8s.io", "Gateway") {
             let what = format!(
-                "a parent of kind {} is not supported yet",
-                fields.sink.quoted(text)
+                "a parent of kind {} in group {} is not supported yet",
+                fields.sink.quoted(kind),
+                fields.sink.quoted(group)
             );
-            kind.not_supported(what);
+            kind_value.or(group_value).unwrap_or(value).not_supported(what);
         }
         let name = fields
             .required("name")

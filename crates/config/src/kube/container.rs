@@ -190,7 +190,7 @@ fn read_fields(fields: &Fields<'_>) -> Option<Container> {
     let command = fields.get("command").map(texts);
     let args = fields.get("args").map(texts);
     let working_directory = fields
-        .get("workingDir")
+        .filled("workingDir")
         .and_then(|value| value.parse(names::absolute_path));
     let environment = fields
         .get("env")
@@ -238,7 +238,9 @@ fn read_port(value: Value<'_>) -> Option<ContainerPort> {
         fields.refuse("hostPort", &["0"], "only gateways listen on the host");
         fields.refuse("hostIP", &[], "only gateways listen on the host");
         refuse_udp(fields);
-        let name = fields.get("name").and_then(|value| value.parse(names::port_name));
+        let name = fields
+            .filled("name")
+            .and_then(|value| value.parse(names::port_name));
         let port = fields.required("containerPort").and_then(read_port_number)?;
         Some(ContainerPort { name, port })
     })
@@ -246,7 +248,7 @@ fn read_port(value: Value<'_>) -> Option<ContainerPort> {
 
 /// `protocol`: TCP, or a finding.
 pub(crate) fn refuse_udp(fields: &Fields<'_>) {
-    let Some(value) = fields.get("protocol") else {
+    let Some(value) = fields.filled("protocol") else {
         return;
     };
     match value.choice(&[("TCP", true), ("UDP", false), ("SCTP", false)]) {
@@ -379,7 +381,7 @@ fn read_key_reference(value: Value<'_>) -> Option<KeyReference> {
 
 fn read_from(value: Value<'_>) -> Option<EnvironmentFrom> {
     value.map(|fields| {
-        let prefix = fields.get("prefix").and_then(Value::text).map(str::to_owned);
+        let prefix = fields.filled("prefix").and_then(Value::text).map(str::to_owned);
         let config_map = fields.get("configMapRef");
         let secret = fields.get("secretRef");
         let ((Some(reference), None) | (None, Some(reference))) = (config_map, secret) else {

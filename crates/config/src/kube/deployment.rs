@@ -3,7 +3,7 @@
 use bartizan_types::Selector;
 
 use super::pod::{self, PodTemplate, RestartPolicy};
-use crate::field::Fields;
+use crate::field::{Fields, Value};
 use crate::finding::codes;
 
 /// Kubernetes Deployment.
@@ -32,7 +32,7 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<Deployment> {
         let replicas = spec
             .get("replicas")
             .and_then(|value| value.u32(0..=MOST_REPLICAS));
-        let (selector, template) = read_selector_and_template(spec);
+        let (selector, template) = read_selector_and_template(spec, &[]);
         Some(Deployment {
             replicas,
             selector: selector?,
@@ -41,12 +41,16 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<Deployment> {
     })
 }
 
-/// `selector` and `template`, which must fit (Kubernetes validates the same).
-pub(crate) fn read_selector_and_template(spec: &Fields<'_>) -> (Option<Selector>, Option<PodTemplate>) {
+/// `selector` and `template`, which must fit (Kubernetes validates the same). `claimed` are volumes that the workload
+/// itself brings.
+pub(crate) fn read_selector_and_template(
+    spec: &Fields<'_>,
+    claimed: &[&str],
+) -> (Option<Selector>, Option<PodTemplate>) {
     let selector_value = spec.required("selector");
-    let selector = selector_value.and_then(crate::field::Value::selector);
+    let selector = selector_value.and_then(Value::selector);
     let template_value = spec.required("template");
-    let template = template_value.and_then(pod::read_template);
+    let template = template_value.and_then(|value| pod::read_template(value, claimed));
     if let (Some(value), Some(selector)) = (selector_value, &selector)
         && selector.is_empty()
     {

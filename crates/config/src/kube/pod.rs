@@ -66,11 +66,12 @@ pub enum RestartPolicy {
 }
 
 pub(crate) fn read(fields: &Fields<'_>) -> Option<Pod> {
-    let spec = fields.required("spec").and_then(read_spec)?;
+    let spec = fields.required("spec").and_then(|value| read_spec(value, &[]))?;
     Some(Pod { spec })
 }
 
-pub(crate) fn read_template(value: Value<'_>) -> Option<PodTemplate> {
+/// Reads a template. `claimed` are volumes that the workload itself brings, reported elsewhere.
+pub(crate) fn read_template(value: Value<'_>, claimed: &[&str]) -> Option<PodTemplate> {
     value.map(|template| {
         let metadata = template.get("metadata").and_then(|value| {
             value.map(|metadata| {
@@ -84,7 +85,9 @@ pub(crate) fn read_template(value: Value<'_>) -> Option<PodTemplate> {
             })
         });
         let (labels, annotations) = metadata.unwrap_or_default();
-        let spec = template.required("spec").and_then(read_spec)?;
+        let spec = template
+            .required("spec")
+            .and_then(|value| read_spec(value, claimed))?;
         Some(PodTemplate {
             labels,
             annotations,
@@ -93,7 +96,7 @@ pub(crate) fn read_template(value: Value<'_>) -> Option<PodTemplate> {
     })
 }
 
-fn read_spec(value: Value<'_>) -> Option<PodSpec> {
+fn read_spec(value: Value<'_>, claimed: &[&str]) -> Option<PodSpec> {
     value.map(|spec| {
         spec.no_meaning(&[
             "affinity",
@@ -115,12 +118,12 @@ fn read_spec(value: Value<'_>) -> Option<PodSpec> {
         ]);
         refuse(spec);
         let account = spec
-            .get("serviceAccountName")
+            .filled("serviceAccountName")
             .and_then(|value| value.parse(names::dns_name));
         let old_account = spec
-            .get("serviceAccount")
+            .filled("serviceAccount")
             .and_then(|value| value.parse(names::dns_name));
-        if let (Some(one), Some(other), Some(value)) = (&account, &old_account, spec.get("serviceAccount"))
+        if let (Some(one), Some(other), Some(value)) = (&account, &old_account, spec.filled("serviceAccount"))
             && one != other
         {
             let what = "`serviceAccount` and `serviceAccountName` differ";
@@ -141,12 +144,12 @@ fn read_spec(value: Value<'_>) -> Option<PodSpec> {
             .get("volumes")
             .map(|value| value.list(volume::read))
             .unwrap_or_default();
-        check_names(value);
+        check_names(value, claimed);
         let grace = spec.get("terminationGracePeriodSeconds");
         let grace = grace
             .and_then(|value| value.u32(0..=86_400))
             .map(|seconds| Duration::from_secs(seconds.into()));
-        let restart_policy = spec.get("restartPolicy").and_then(|value| {
+        let restart_policy = spec.filled("restartPolicy").and_then(|value| {
             value.choice(&[
                 ("Always", RestartPolicy::Always),
                 ("OnFailure", RestartPolicy::OnFailure),
@@ -163,10 +166,10 @@ fn read_spec(value: Value<'_>) -> Option<PodSpec> {
             volumes,
             termination_grace_period: grace,
             hostname: spec
-                .get("hostname")
+                .filled("hostname")
                 .and_then(|value| value.parse(names::dns_label)),
             subdomain: spec
-                .get("subdomain")
+                .filled("subdomain")
                 .and_then(|value| value.parse(names::dns_label)),
             restart_policy,
             security_context: security_context.unwrap_or_default(),
@@ -219,8 +222,9 @@ fn refuse(spec: &Fields<'_>) {
 }
 
 /// Names must be unique in the pod, and mounts must name a volume.
-fn check_names(pod: Value<'_>) {
-    let volumes = check_unique(pod.peek_items("volumes"), "volumes");
+fn check_names<'a>(pod: Value<'a>, claimed: &[&'a str]) {
+    let mut volumes = check_unique(pod.peek_items("volumes"), "volumes");
+    volumes.extend(claimed);
     let mut containers = pod.peek_items("containers");
     containers.extend(pod.peek_items("initContainers"));
     for mount in containers

@@ -140,8 +140,8 @@ fn read_http_get(value: Value<'_>, ports: &[ContainerPort]) -> Option<ProbeCheck
     value.map(|fields| {
         refuse_host(fields);
         let port = read_port(fields, ports);
-        let path = fields.get("path").and_then(|value| value.parse(request_path));
-        let scheme = fields.get("scheme");
+        let path = fields.filled("path").and_then(|value| value.parse(request_path));
+        let scheme = fields.filled("scheme");
         let https = scheme.and_then(|value| value.choice(&[("HTTP", false), ("HTTPS", true)]));
         let headers = fields
             .get("httpHeaders")

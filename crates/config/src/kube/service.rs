@@ -116,7 +116,7 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<Service> {
 }
 
 fn read_kind(spec: &Fields<'_>) -> Option<ServiceKind> {
-    let kind_value = spec.get("type");
+    let kind_value = spec.filled("type");
     let written = kind_value.map(|value| {
         value.choice(&[
             ("ClusterIP", Written::ClusterIp),
@@ -125,8 +125,8 @@ fn read_kind(spec: &Fields<'_>) -> Option<ServiceKind> {
             ("ExternalName", Written::ExternalName),
         ])
     });
-    let address = spec.get("clusterIP");
-    let external = spec.get("externalName");
+    let address = spec.filled("clusterIP");
+    let external = spec.filled("externalName");
     let written = written.unwrap_or(Some(Written::ClusterIp))?;
     if written == Written::ExternalName {
         let name = spec.required("externalName")?.parse(Hostname::parse)?;
@@ -205,9 +205,9 @@ fn read_port(value: Value<'_>) -> Option<ServicePort> {
     value.map(|fields| {
         fields.no_meaning(&["nodePort"]);
         refuse_udp(fields);
-        let name = fields.get("name").and_then(|value| value.parse(port_label));
+        let name = fields.filled("name").and_then(|value| value.parse(port_label));
         let port = fields.required("port").and_then(read_port_number);
-        let target = fields.get("targetPort").and_then(read_port_reference);
+        let target = fields.filled("targetPort").and_then(read_port_reference);
         let app_protocol = fields.text("appProtocol");
         if let (Some(text), Some(value)) = (&app_protocol, fields.get("appProtocol"))
             && Protocol::from_name(text).is_none()

@@ -4,7 +4,7 @@ use bartizan_types::{Name, Selector};
 
 use super::deployment::{MOST_REPLICAS, read_selector_and_template};
 use super::pod::PodTemplate;
-use crate::field::Fields;
+use crate::field::{Fields, Value};
 use crate::names;
 
 /// Kubernetes StatefulSet.
@@ -32,27 +32,30 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<StatefulSet> {
             "revisionHistoryLimit",
             "updateStrategy",
         ]);
-        if let Some(claims) = spec.get("volumeClaimTemplates")
-            && !(claims.is_list() && claims.items().is_empty())
+        let claims = spec.get("volumeClaimTemplates");
+        let claim_items = claims.filter(|claims| claims.is_list()).map(Value::items);
+        if let Some(claims) = claims
+            && claim_items.as_ref().is_none_or(|items| !items.is_empty())
         {
             claims.not_supported(
                 "`volumeClaimTemplates` are not supported yet: replicas have no lasting volumes",
             );
         }
+        let claimed: Vec<&str> = claim_items.into_iter().flatten().filter_map(claim_name).collect();
         let replicas = spec
             .get("replicas")
             .and_then(|value| value.u32(0..=MOST_REPLICAS));
         let service_name = spec
-            .get("serviceName")
+            .filled("serviceName")
             .and_then(|value| value.parse(names::dns_name));
         let parallel = spec
-            .get("podManagementPolicy")
+            .filled("podManagementPolicy")
             .and_then(|value| value.choice(&[("OrderedReady", false), ("Parallel", true)]))
             .unwrap_or(false);
         let first_ordinal = spec.get("ordinals").and_then(|value| {
             value.map(|ordinals| ordinals.get("start").and_then(|value| value.u32(0..=1_000_000)))
         });
-        let (selector, template) = read_selector_and_template(spec);
+        let (selector, template) = read_selector_and_template(spec, &claimed);
         Some(StatefulSet {
             replicas,
             service_name,
@@ -62,4 +65,8 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<StatefulSet> {
             template: template?,
         })
     })
+}
+
+fn claim_name(claim: Value<'_>) -> Option<&str> {
+    claim.peek("metadata")?.peek("name")?.raw()
 }

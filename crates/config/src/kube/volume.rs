@@ -220,8 +220,7 @@ pub(crate) fn read_mount(value: Value<'_>) -> Option<VolumeMount> {
             .required("mountPath")
             .and_then(|value| value.parse(names::absolute_path));
         let sub_path = fields
-            .get("subPath")
-            .filter(|value| value.raw() != Some(""))
+            .filled("subPath")
             .and_then(|value| value.parse(names::relative_path));
         let read_only = fields.boolean("readOnly").unwrap_or(false);
         Some(VolumeMount {

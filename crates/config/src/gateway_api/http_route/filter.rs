@@ -22,6 +22,16 @@ pub(super) fn read_all(value: Value<'_>, most: usize) -> Vec<HeaderFilter> {
     })
 }
 
+/// Settings of the types that come later; with such a type, the finding is at the type.
+const LATER: &[&str] = &[
+    "cors",
+    "extensionRef",
+    "externalAuth",
+    "requestMirror",
+    "requestRedirect",
+    "urlRewrite",
+];
+
 #[derive(Clone, Copy)]
 enum Type {
     Request,
@@ -33,17 +43,7 @@ fn read(value: Value<'_>) -> Option<HeaderFilter> {
     value.map(|fields| {
         let request = fields.get("requestHeaderModifier");
         let response = fields.get("responseHeaderModifier");
-        // The settings of a filter that comes later are reported once, at its type.
-        for later in [
-            "requestMirror",
-            "requestRedirect",
-            "urlRewrite",
-            "cors",
-            "externalAuth",
-            "extensionRef",
-        ] {
-            fields.get(later);
-        }
+        let later: Vec<Value<'_>> = LATER.iter().filter_map(|name| fields.get(name)).collect();
         let kind = fields.required("type")?;
         let read = kind.choice(&[
             ("RequestHeaderModifier", Type::Request),
@@ -64,7 +64,7 @@ fn read(value: Value<'_>) -> Option<HeaderFilter> {
                 return None;
             }
         };
-        if let Some(wrong) = wrong {
+        for wrong in wrong.into_iter().chain(later) {
             wrong.error(
                 codes::CONFLICT,
                 format!("`{}` does not belong to this type of filter", wrong.name),

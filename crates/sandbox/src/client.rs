@@ -329,7 +329,7 @@ impl Shared {
             return Err(SandboxError::Ended);
         }
         let id = waiting.next;
-        let body = serde_json::to_vec(&Request { id, ask }).map_err(|e| failed(e.into()))?;
+        let body = Request::new(id, ask).encode().map_err(failed)?;
         let file = channel::memory_file(&body).map_err(failed)?;
         let mut passed = vec![file.as_fd()];
         passed.extend_from_slice(descriptors);

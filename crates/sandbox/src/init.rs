@@ -522,7 +522,7 @@ fn receive(control: BorrowedFd<'_>) -> io::Result<Option<(Request, Vec<OwnedFd>)
         ));
     }
     let body = channel::read_memory_file(descriptors.remove(0))?;
-    Ok(Some((serde_json::from_slice(&body)?, descriptors)))
+    Ok(Some((Request::decode(&body)?, descriptors)))
 }
 
 fn say(control: BorrowedFd<'_>, what: &Say, descriptors: &[OwnedFd]) -> io::Result<()> {

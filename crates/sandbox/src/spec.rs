@@ -92,7 +92,8 @@ pub struct VolumeFile {
     pub path: PathBuf,
     /// Permission bits, such as 0o644.
     pub mode: u32,
-    /// Its bytes.
+    /// Its bytes; they travel beside the JSON.
+    #[serde(skip)]
     pub content: Vec<u8>,
 }
 

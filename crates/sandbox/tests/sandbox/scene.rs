@@ -25,7 +25,7 @@ type Scene = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
 /// Runs the scenes and says whether any failed.
 pub(super) fn run_all(filter: &str) -> bool {
-    let scenes: [(&str, Scene); 11] = [
+    let scenes: [(&str, Scene); 12] = [
         ("application_tcp_is_captured_with_its_destination", || {
             Box::pin(outbound())
         }),
@@ -49,6 +49,7 @@ pub(super) fn run_all(filter: &str) -> bool {
             "pods_are_made_and_deleted_without_trace",
             || Box::pin(lifecycle()),
         ),
+        ("many_pods_are_made_at_once", || Box::pin(many())),
         ("a_killed_supervisor_leaves_nothing", || Box::pin(killed())),
     ];
     if let Err(text) = possible() {
@@ -901,6 +902,68 @@ async fn lifecycle() {
     tokio::time::timeout(PATIENCE, last)
         .await
         .expect("the sandbox ends in time");
+}
+
+async fn many() {
+    const PODS: u8 = 30;
+    let mut world = World::new(&[]).await;
+    let large = VolumeFile {
+        path: "large".into(),
+        mode: 0o444,
+        content: vec![b'x'; 1 << 20],
+    };
+    let started = Instant::now();
+    let mut made = tokio::task::JoinSet::new();
+    for number in 0..PODS {
+        let sandbox = world.sandbox.clone();
+        let volumes = vec![Volume {
+            name: "large".into(),
+            content: VolumeContent::Files(vec![large.clone()]),
+        }];
+        made.spawn(async move {
+            let name = format!("pod-{number}");
+            let sockets = sandbox
+                .create_pod(pod(&name, 10 + number, volumes))
+                .await
+                .unwrap();
+            let (reader, writer) = output();
+            let mut spec = container(&name, "main", &["serve", "8080"], writer);
+            spec.volumes = vec![VolumeMount {
+                volume: "large".into(),
+                path: "/etc/l".into(),
+                sub_path: None,
+                read_only: true,
+            }];
+            sandbox.spawn_container(spec).await.unwrap();
+            assert_eq!(first_line(reader).await.0, "listening");
+            sockets
+        });
+    }
+    let sockets = made.join_all().await;
+    println!(
+        "       {PODS} pods with a container each in {} ms",
+        started.elapsed().as_millis()
+    );
+    assert_eq!(sockets.len(), usize::from(PODS));
+    for number in 0..PODS {
+        world.sandbox.delete_pod(&format!("pod-{number}")).await.unwrap();
+    }
+    for _ in 0..PODS {
+        let event = tokio::time::timeout(PATIENCE, world.events.recv())
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            matches!(
+                event,
+                Event::Exited {
+                    status: ExitStatus::Signal(libc::SIGKILL),
+                    ..
+                }
+            ),
+            "{event:?}"
+        );
+    }
 }
 
 /// A supervisor that is about to be killed: starts a pod with a server and says so.

@@ -84,7 +84,14 @@ pub async fn run(options: Options) -> Result<(), ControlError> {
     parts.spawn(watch(sources, handle.messages.clone()));
     parts.spawn(renew_intermediate(authorities, authority, clock));
     let tasks = Tasks::default();
-    let drain = options.drain;
+    // Asked for from outside, or because a part has failed: then the others end, too.
+    let (end, drain) = watch::channel(false);
+    let end = Arc::new(end);
+    let (asked, mut outside) = (Arc::clone(&end), options.drain);
+    parts.spawn(async move {
+        drained(&mut outside).await;
+        asked.send_replace(true);
+    });
     let admin_service = AdminService::new(Arc::clone(&issuer), handle.clone());
     let page = admin.map(|listener| {
         let web = Web {
@@ -107,6 +114,7 @@ pub async fn run(options: Options) -> Result<(), ControlError> {
     )
     .await;
 
+    end.send_replace(true);
     tasks.finish(DRAIN).await;
     if let Some(page) = page {
         let _ = page.await; // it ends by the same drain; its own panic has been reported

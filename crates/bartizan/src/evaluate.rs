@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use bartizan_compile::{Positions, World};
-use bartizan_decide::{ConnectionFacts, Engine, Explanation, HttpFacts, explain_http, explain_tcp};
+use bartizan_decide::{
+    ConnectionFacts, Destination, Engine, Explanation, HttpFacts, explain_http, explain_tcp, outbound,
+};
 use bartizan_mesh::{Key, Resource, Snapshot, Store, Transaction, wire_format};
 use bartizan_proto::v1alpha1::DumpReply;
 use bartizan_types::{
@@ -168,6 +170,19 @@ impl Picture {
             ),
             None => explain_tcp(&self.engine, &connection),
         })
+    }
+
+    /// The workload and its port that stand behind an address which was called: a service's, or a workload's own.
+    pub(crate) fn behind(&self, called: SocketAddr) -> Option<(NamespacedName, Port)> {
+        match outbound(self.snapshot(), called) {
+            Destination::Service { port, endpoints, .. } => {
+                let endpoint = endpoints.endpoints.iter().max_by_key(|endpoint| endpoint.ready)?;
+                let target = endpoint.ports.get(&port.port).copied().unwrap_or(port.port);
+                Some((endpoint.workload.clone(), target))
+            }
+            Destination::Workload { workload, port, .. } => Some((workload.name.clone(), port)),
+            Destination::Refused(_) => None,
+        }
     }
 
     /// The address of the one workload that has this identity.

@@ -98,34 +98,43 @@ fn look(place: &Place, id: Option<&str>) -> Vec<Hop> {
 
 /// Judges again what this line of a log is about, by what the proxy is told now.
 fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)> {
-    let dump = with_runtime(admin::dump(place, &hop.written_by))?;
-    let picture = Picture::of_dump(&dump)?;
+    let writer = NamespacedName::parse(&hop.written_by)?;
+    let mut picture = Picture::of_dump(&with_runtime(admin::dump(place, &hop.written_by))?)?;
     let peer = match hop.text("source_principal") {
         principal if principal.is_empty() => Peer::Plaintext,
         principal => Peer::Authenticated(SpiffeId::parse(&principal)?),
     };
-    if hop.text("reporter") == "source" {
-        bail!(
-            "it was decided at the caller's side: {}",
-            hop.text("response_code_details")
-        );
-    }
     let destination: std::net::SocketAddr = hop
         .text("downstream_local_address")
         .parse()
         .context("the log's line has no address that was called")?;
+    let mut callee = writer.clone();
+    let mut port = Port::new(u32::from(destination.port()))?;
+    let gateway = picture
+        .snapshot()
+        .view(&writer)
+        .is_some_and(|view| view.gateway.is_some());
+    if hop.text("reporter") == "source" && !gateway {
+        // A sidecar refuses at the caller's side what policy can never let through; the callee's policies say why.
+        picture = Picture::of_dump(&with_runtime(admin::dump(place, ""))?)?;
+        (callee, port) = picture.behind(destination).with_context(|| {
+            format!(
+                "it was refused at the caller's side: {}",
+                hop.text("response_code_details")
+            )
+        })?;
+    }
     let source: Option<std::net::SocketAddr> = hop.text("downstream_remote_address").parse().ok();
     let (method, authority, path) = (hop.text("method"), hop.text("authority"), hop.text("path"));
     let headers = [
         ("user-agent".to_owned(), hop.text("user_agent")),
         ("x-request-id".to_owned(), hop.text("request_id")),
     ];
-    let callee = NamespacedName::parse(&hop.written_by)?;
     let explanation = picture.explain(&Question {
         peer: &peer,
         source: source.map(|source| source.ip()),
         callee: &callee,
-        port: Port::new(u32::from(destination.port()))?,
+        port,
         http: (!method.is_empty()).then(|| HttpQuestion {
             method: &method,
             authority: Some(&authority),

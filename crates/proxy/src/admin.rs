@@ -138,9 +138,11 @@ async fn respond(
             shared.drain.advance(Stage::Announcing);
             (StatusCode::OK, TEXT, "draining\n".to_owned())
         }
-        (_, "/healthz" | "/metrics" | "/config" | "/connections" | "/drain") => {
-            (StatusCode::METHOD_NOT_ALLOWED, TEXT, "method not allowed\n".to_owned())
-        }
+        (_, "/healthz" | "/metrics" | "/config" | "/connections" | "/drain") => (
+            StatusCode::METHOD_NOT_ALLOWED,
+            TEXT,
+            "method not allowed\n".to_owned(),
+        ),
         _ => (StatusCode::NOT_FOUND, TEXT, "not found\n".to_owned()),
     }
 }
@@ -167,11 +169,7 @@ fn config(shared: &Shared) -> serde_json::Value {
         })
     });
     let store = snapshot.store();
-    let resources: Vec<_> = store
-        .sorted()
-        .into_iter()
-        .map(|(_, resource)| resource)
-        .collect();
+    let resources: Vec<_> = store.sorted().into_iter().map(|(_, resource)| resource).collect();
     json!({
         "workload": shared.workload.to_string(),
         "version": snapshot.version(),

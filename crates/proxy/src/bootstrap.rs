@@ -1,5 +1,6 @@
 //! What a proxy is told at its start: by its supervisor through an inherited descriptor, or by static documents.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
@@ -88,7 +89,11 @@ impl OneTimeSecret {
 
 impl Serialize for OneTimeSecret {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let digits: String = self.expose().iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut digits = String::with_capacity(2 * self.expose().len());
+        for byte in self.expose() {
+            // Writing to memory does not fail.
+            let _ = write!(digits, "{byte:02x}");
+        }
         serializer.serialize_str(&digits)
     }
 }
@@ -107,7 +112,9 @@ impl<'de> Deserialize<'de> for OneTimeSecret {
                     .map(|pair| pair.iter().fold(0, |byte, nibble| byte << 4 | nibble))
                     .collect(),
             ))),
-            Some(_) | None => Err(serde::de::Error::custom("a secret is pairs of hexadecimal digits")),
+            Some(_) | None => Err(serde::de::Error::custom(
+                "a secret is pairs of hexadecimal digits",
+            )),
         }
     }
 }

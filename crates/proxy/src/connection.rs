@@ -211,8 +211,10 @@ impl Connection {
 
     /// Writes a line about a connection that was refused before anything was carried.
     pub(crate) fn log_refused(&self, flags: ResponseFlags, details: &str) {
-        self.worker
-            .count(&families::CONNECTIONS_REFUSED, &[self.door.direction(), reason_label(details)]);
+        self.worker.count(
+            &families::CONNECTIONS_REFUSED,
+            &[self.door.direction(), reason_label(details)],
+        );
         let Some(log) = &self.worker.log else { return };
         let now = std::time::Instant::now();
         log.write(&AccessRecord {

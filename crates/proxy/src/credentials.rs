@@ -84,7 +84,9 @@ impl Keeper {
         let secret = Bytes::copy_from_slice(secret.expose());
         let mut failures = 0;
         loop {
-            let asked = self.ask(|_| Ok(sign_request::Proof::Bootstrap(secret.clone()))).await;
+            let asked = self
+                .ask(|_| Ok(sign_request::Proof::Bootstrap(secret.clone())))
+                .await;
             match asked.and_then(|(svid, bundle)| self.put(svid, bundle)) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
@@ -185,11 +187,13 @@ impl Keeper {
         };
         let answer = tokio::time::timeout(ANSWER, async {
             let mut client = control_plane::connect(&self.control).await?;
-            client.sign(request).await.map_err(|status| match status.code() {
-                tonic::Code::PermissionDenied | tonic::Code::Unauthenticated | tonic::Code::InvalidArgument => {
+            client.sign(request).await.map_err(|status| {
+                use tonic::Code::{InvalidArgument, PermissionDenied, Unauthenticated};
+                if matches!(status.code(), PermissionDenied | Unauthenticated | InvalidArgument) {
                     SignError::Refused(Box::new(status))
+                } else {
+                    SignError::Call(Box::new(status))
                 }
-                _ => SignError::Call(Box::new(status)),
             })
         });
         let reply: SignReply = answer.await.map_err(|_| SignError::Silent)??.into_inner();

@@ -119,6 +119,7 @@ async fn next(
 }
 
 /// What happens next on an HTTP/2 connection.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 enum Event {
     Request(RequestHead, ServerStream),
     Ended,
@@ -185,7 +186,10 @@ pub(crate) async fn serve_http2(connection: Connection, registration: &Registrat
 }
 
 async fn serve_stream(connection: Rc<Connection>, head: RequestHead, mut stream: ServerStream) {
-    let registration = connection.worker.register(connection.remote, connection.local).await;
+    let registration = connection
+        .worker
+        .register(connection.remote, connection.local)
+        .await;
     registration.set(What::Request, None);
     match request::serve(&connection, &mut stream, head).await {
         After::Done => {}

@@ -50,7 +50,9 @@ pub(crate) async fn serve(
         return;
     };
     let mode = view.mtls_of(port);
-    let protocol = view.inbound_port(port).map_or(Protocol::Detect, |inbound| inbound.protocol);
+    let protocol = view
+        .inbound_port(port)
+        .map_or(Protocol::Detect, |inbound| inbound.protocol);
     let is_bytes = matches!(protocol, Protocol::Tcp | Protocol::Tls);
     registration.set(What::Beginning, None);
 
@@ -69,7 +71,8 @@ pub(crate) async fn serve(
             Err(_) => Sniffed::Other,
         },
     };
-    if matches!(sniffed, Sniffed::Other) && read.is_empty() && patience.is_some() && mode == MtlsMode::Strict {
+    if matches!(sniffed, Sniffed::Other) && read.is_empty() && patience.is_some() && mode == MtlsMode::Strict
+    {
         // The client went away, or says nothing: a health checker that only connects is no attack.
         plain(Peer::Plaintext).log_refused(ResponseFlags::NR, "silent");
         let _ = reset_on_drop(&tcp);
@@ -88,14 +91,32 @@ pub(crate) async fn serve(
         }
         Admission::Plaintext => {
             let connection = plain(Peer::Plaintext);
-            carry(connection, registration, tcp.into(), read, Some(sniffed), protocol, Negotiated::Unsaid).await;
+            carry(
+                connection,
+                registration,
+                tcp.into(),
+                read,
+                Some(sniffed),
+                protocol,
+                Negotiated::Unsaid,
+            )
+            .await;
         }
         Admission::EndTls => {
             let Some((stream, peer, sni, alpn)) = end_tls(&worker, &plain, tcp, read).await else {
                 return;
             };
             let connection = Connection::new(&worker, door, peer, remote, local, sni);
-            carry(connection, registration, stream, BytesMut::new(), None, protocol, alpn).await;
+            carry(
+                connection,
+                registration,
+                stream,
+                BytesMut::new(),
+                None,
+                protocol,
+                alpn,
+            )
+            .await;
         }
     }
 }
@@ -146,7 +167,8 @@ async fn carry(
         (_, Negotiated::Http1) => Carried::Http1,
         (_, Negotiated::Http2) => Carried::Http2,
         (_, Negotiated::Unsaid) => {
-            let may_be_bytes = protocol == Protocol::Detect && authorize_tcp(&engine, &connection.facts()).is_ok();
+            let may_be_bytes =
+                protocol == Protocol::Detect && authorize_tcp(&engine, &connection.facts()).is_ok();
             let known = sniffed.filter(|_| !read.is_empty());
             let first = match known {
                 Some(first) => Some(first),
@@ -164,7 +186,15 @@ async fn carry(
     match kind {
         Carried::Http1 => serve_http1(&connection, &registration, io, read).await,
         Carried::Http2 => serve_http2(connection, &registration, Prefixed::new(io, read.freeze())).await,
-        Carried::Tcp => tcp::serve(&connection, &registration, &engine, Prefixed::new(io, read.freeze())).await,
+        Carried::Tcp => {
+            tcp::serve(
+                &connection,
+                &registration,
+                &engine,
+                Prefixed::new(io, read.freeze()),
+            )
+            .await;
+        }
     }
 }
 

@@ -32,9 +32,7 @@ mod workers;
 /// The client's half of the control plane's gRPC.
 mod proto {
     #![expect(
-        clippy::allow_attributes,
         clippy::allow_attributes_without_reason,
-        clippy::pedantic,
         unreachable_pub,
         reason = "generated"
     )]

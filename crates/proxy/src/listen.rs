@@ -19,7 +19,7 @@ use crate::{gateway, inbound, outbound};
 /// Connections of one listener on one worker at most; above that the kernel keeps them waiting.
 const MOST_CONNECTIONS: usize = 100_000;
 /// Silence after which the kernel asks whether a client is there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_mins(1);
 /// After a failed accept (no descriptors left): until some are free.
 const AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// How long a listener that nobody takes over still looks for connections that wait in it.
@@ -75,7 +75,9 @@ impl Role {
 /// Accepts until the proxy drains, and returns when every connection has ended.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, role: Role) {
     worker.shared.until_ready().await;
-    let accepted = worker.metrics.counter(&families::CONNECTIONS, &[role.direction()]);
+    let accepted = worker
+        .metrics
+        .counter(&families::CONNECTIONS, &[role.direction()]);
     let own_port = listener.local_addr().map_or(0, |address| address.port());
     let mut tasks = JoinSet::new();
     let mut draining = pin!(worker.shared.drain.reached(Stage::Draining));
@@ -143,7 +145,14 @@ async fn serve(worker: Rc<Worker>, tcp: TcpStream, remote: SocketAddr, role: Rol
             if local.ip() != own || local.port() == own_port {
                 return refuse("own_listener");
             }
-            inbound::serve(Rc::clone(&worker), registration, tcp, (remote, local), App::Pod(own)).await;
+            inbound::serve(
+                Rc::clone(&worker),
+                registration,
+                tcp,
+                (remote, local),
+                App::Pod(own),
+            )
+            .await;
         }
         Role::Outbound => outbound::serve(worker, registration, tcp, (remote, local)).await,
         Role::Inbound { to } => {

@@ -56,7 +56,15 @@ pub(crate) async fn serve(
     match kind {
         Carried::Http1 => serve_http1(&connection, &registration, io, read).await,
         Carried::Http2 => serve_http2(connection, &registration, Prefixed::new(io, read.freeze())).await,
-        Carried::Tcp => tcp::serve(&connection, &registration, &engine, Prefixed::new(io, read.freeze())).await,
+        Carried::Tcp => {
+            tcp::serve(
+                &connection,
+                &registration,
+                &engine,
+                Prefixed::new(io, read.freeze()),
+            )
+            .await;
+        }
     }
 }
 

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bartizan_decide::{
-    Denied, Destination, Engine, Forward, HttpFacts, Permit, Plan, Refusal, authorize_http, backend, outbound,
-    route,
+    Denied, Destination, Engine, Forward, HttpFacts, Permit, Plan, Refusal, authorize_http, backend,
+    outbound, route,
 };
 use bartizan_types::Port;
 use bartizan_wire::head::RequestHead;
@@ -79,7 +79,9 @@ async fn decide_and_carry<D: Client>(
         return answer::give(down, outcome, Answer::no_connect()).await;
     }
     match decide(connection, engine, &facts, outcome) {
-        Ok((way, warrant)) => forward::forward(connection, engine, down, head, &facts, way, warrant, outcome).await,
+        Ok((way, warrant)) => {
+            forward::forward(connection, engine, down, head, &facts, way, warrant, outcome).await
+        }
         Err(answer) => answer::give(down, outcome, answer).await,
     }
 }
@@ -118,26 +120,27 @@ fn decide<'e>(
         }
         Door::Outbound => match outbound(snapshot, connection.local) {
             Destination::Refused(refusal) => Err(refuse(outcome, engine, &refusal)),
-            destination => Ok((Way::Mesh(destination, None), Warrant::Reachable)),
+            destination @ (Destination::Service { .. } | Destination::Workload { .. }) => {
+                Ok((Way::Mesh(destination, None), Warrant::Reachable))
+            }
         },
         Door::Gateway { port } => {
             let gateway = snapshot
                 .view(&connection.worker.shared.workload)
                 .and_then(|view| view.gateway.as_ref());
-            let plan = gateway.map(|gateway| route(engine, gateway, *port, facts, connection.worker.random()));
+            let plan =
+                gateway.map(|gateway| route(engine, gateway, *port, facts, connection.worker.random()));
             let permit = authorize(engine, facts, outcome)?;
             match plan {
                 None => Err(Answer::route(404, "route_not_found")),
                 Some(Plan::Reply(reply)) => Err(Answer::route(reply.status, reply.reason)),
                 Some(Plan::Forward(forward)) => {
-                    outcome.route =
-                        Some(format!("{}.rule[{}]", forward.route, forward.rule_index).into());
+                    outcome.route = Some(format!("{}.rule[{}]", forward.route, forward.rule_index).into());
                     match backend(snapshot, forward.service, forward.port) {
                         Destination::Refused(refusal) => Err(refuse(outcome, engine, &refusal)),
-                        destination => Ok((
-                            Way::Mesh(destination, Some(forward)),
-                            Warrant::Permitted(permit),
-                        )),
+                        destination @ (Destination::Service { .. } | Destination::Workload { .. }) => {
+                            Ok((Way::Mesh(destination, Some(forward)), Warrant::Permitted(permit)))
+                        }
                     }
                 }
             }
@@ -166,8 +169,9 @@ fn deny(outcome: &mut Outcome<'_>, denied: &Denied) -> Answer {
 
 fn refuse(outcome: &mut Outcome<'_>, engine: &Engine, refusal: &Refusal) -> Answer {
     use crate::labels;
-    let (Refusal::NotReachable(name) | Refusal::NoSuchPort { service: name, .. } | Refusal::NoSuchService(name)) =
-        refusal
+    let (Refusal::NotReachable(name)
+    | Refusal::NoSuchPort { service: name, .. }
+    | Refusal::NoSuchService(name)) = refusal
     else {
         outcome.service = Some(labels::nowhere());
         outcome.route = Some("block_all".into());
@@ -182,10 +186,10 @@ fn refuse(outcome: &mut Outcome<'_>, engine: &Engine, refusal: &Refusal) -> Answ
             let id = outcome.connection.worker.decision_id();
             outcome.decision = Some(id);
             outcome.allowed = Some(false);
-            outcome
-                .connection
-                .worker
-                .count(&bartizan_telemetry::families::POLICY_DENIED, &["reachability", "", "", ""]);
+            outcome.connection.worker.count(
+                &bartizan_telemetry::families::POLICY_DENIED,
+                &["reachability", "", "", ""],
+            );
             Answer::not_reachable(refusal, id)
         }
         Refusal::NoWayOut(_) | Refusal::NoSuchPort { .. } | Refusal::NoSuchService(_) => {

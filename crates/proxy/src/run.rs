@@ -13,8 +13,8 @@ use bartizan_identity::{Clock, warm_up};
 use bartizan_mesh::{Resource, Snapshot, Store, Transaction};
 use bartizan_telemetry::{AccessLog, AccessLogLimits, Limits, Registry, Sink};
 use bartizan_types::Version;
-use bartizan_wire::socket::{self, Bind};
 use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -32,6 +32,8 @@ use crate::workers::Workers;
 
 /// How long the last lines of the access log may take.
 const LAST_LINES: Duration = Duration::from_secs(2);
+/// Connections that wait to be accepted by a static proxy.
+const BACKLOG: i32 = 4096;
 
 /// Why a proxy did not start, or did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -90,29 +92,35 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), ProxyError> {
     let drain_for = Duration::from_secs(bootstrap.drain_seconds.into());
     let (dns_udp, dns_tcp) = (inherited.dns_udp, inherited.dns_tcp);
     let to_end = Arc::clone(&shared);
-    control_runtime()?.block_on(run_until_drained(to_end, workers, drain_for, move |questions| async move {
-        let mut tasks = JoinSet::new();
-        let admin = Admin::unix(&bootstrap.admin)
-            .map_err(system(format!("make the socket `{}`", bootstrap.admin.display())))?;
-        tasks.spawn(admin::serve(Arc::clone(&shared), admin, questions));
-        if let Some(socket) = dns_udp {
-            let socket = tokio::net::UdpSocket::from_std(socket).map_err(system("use the name service's socket"))?;
-            tasks.spawn(dns::serve_udp(Arc::clone(&shared), socket));
-        }
-        if let Some(listener) = dns_tcp {
-            let listener =
-                tokio::net::TcpListener::from_std(listener).map_err(system("use the name service's socket"))?;
-            tasks.spawn(dns::serve_tcp(Arc::clone(&shared), listener));
-        }
-        tasks.spawn(sync::keep_last_good(Arc::clone(&shared), last_good));
-        let failed = |error: &dyn std::fmt::Display| ProxyError::Credentials(error.to_string());
-        keeper.begin().await.map_err(|error| failed(&error))?;
-        tasks.spawn(sync::follow(shared, bootstrap.control));
-        match keeper.renew().await {
-            Ok(never) => match never {},
-            Err(error) => Err(failed(&error)),
-        }
-    }))
+    control_runtime()?.block_on(run_until_drained(
+        to_end,
+        workers,
+        drain_for,
+        move |questions| async move {
+            let mut tasks = JoinSet::new();
+            let admin = Admin::unix(&bootstrap.admin)
+                .map_err(system(format!("make the socket `{}`", bootstrap.admin.display())))?;
+            tasks.spawn(admin::serve(Arc::clone(&shared), admin, questions));
+            if let Some(socket) = dns_udp {
+                let socket = tokio::net::UdpSocket::from_std(socket)
+                    .map_err(system("use the name service's socket"))?;
+                tasks.spawn(dns::serve_udp(Arc::clone(&shared), socket));
+            }
+            if let Some(listener) = dns_tcp {
+                let listener = tokio::net::TcpListener::from_std(listener)
+                    .map_err(system("use the name service's socket"))?;
+                tasks.spawn(dns::serve_tcp(Arc::clone(&shared), listener));
+            }
+            tasks.spawn(sync::keep_last_good(Arc::clone(&shared), last_good));
+            let failed = |error: &dyn std::fmt::Display| ProxyError::Credentials(error.to_string());
+            keeper.begin().await.map_err(|error| failed(&error))?;
+            tasks.spawn(sync::follow(shared, bootstrap.control));
+            match keeper.renew().await {
+                Ok(never) => match never {},
+                Err(error) => Err(failed(&error)),
+            }
+        },
+    ))
 }
 
 /// Runs a proxy that has everything from its documents, until SIGTERM or SIGINT and the drain after it.
@@ -124,16 +132,21 @@ pub fn run_static(config: StaticConfig) -> Result<(), ProxyError> {
     let (metrics, running) = (config.metrics, Running::start(config)?);
     let Running { shared, workers } = running;
     let to_end = Arc::clone(&shared);
-    control_runtime()?.block_on(run_until_drained(to_end, workers, drain_for, move |questions| async move {
-        match metrics {
-            Some(address) => {
-                let admin = Admin::tcp(address).map_err(system(format!("listen on `{address}`")))?;
-                admin::serve(shared, admin, questions).await;
+    control_runtime()?.block_on(run_until_drained(
+        to_end,
+        workers,
+        drain_for,
+        move |questions| async move {
+            match metrics {
+                Some(address) => {
+                    let admin = Admin::tcp(address).map_err(system(format!("listen on `{address}`")))?;
+                    admin::serve(shared, admin, questions).await;
+                }
+                None => std::future::pending().await,
             }
-            None => std::future::pending().await,
-        }
-        Ok(())
-    }))
+            Ok(())
+        },
+    ))
 }
 
 /// A static proxy that was started in this process, for tests and tools.
@@ -183,8 +196,8 @@ impl Running {
                 listen_on(listener.address).map(|socket| (socket, role))
             })
             .collect::<Result<Vec<_>, _>>()?;
-        let workers =
-            Workers::start(&shared, &listeners, config.workers).map_err(system("start the worker threads"))?;
+        let workers = Workers::start(&shared, &listeners, config.workers)
+            .map_err(system("start the worker threads"))?;
         Ok(Self { shared, workers })
     }
 
@@ -222,11 +235,9 @@ impl Running {
     pub fn drain(mut self, deadline: Duration) -> bool {
         self.shared.drain.advance(Stage::Draining);
         let by_itself = match control_runtime() {
-            Ok(runtime) => runtime.block_on(async {
-                tokio::time::timeout(deadline, self.workers.ended())
-                    .await
-                    .is_ok()
-            }),
+            Ok(runtime) => {
+                runtime.block_on(async { tokio::time::timeout(deadline, self.workers.ended()).await.is_ok() })
+            }
             Err(_) => false,
         };
         self.shared.drain.advance(Stage::Stopping);
@@ -283,19 +294,25 @@ impl Inherited {
 }
 
 /// Takes ownership of an inherited descriptor.
-#[expect(unsafe_code, reason = "a descriptor that is named by number can only be taken over like this")]
+#[expect(
+    unsafe_code,
+    reason = "a descriptor that is named by number can only be taken over like this"
+)]
 fn adopt(number: i32) -> Result<OwnedFd, ProxyError> {
-    let is_open = |number| nix::fcntl::fcntl(
-        // SAFETY: the descriptor is only asked for its flags; a number that is not open is an error of the call.
-        unsafe { std::os::fd::BorrowedFd::borrow_raw(number) },
-        nix::fcntl::FcntlArg::F_GETFD,
-    );
+    let is_open = |number| {
+        nix::fcntl::fcntl(
+            // SAFETY: the descriptor is only asked for its flags; a number that is not open is an error of the call.
+            unsafe { std::os::fd::BorrowedFd::borrow_raw(number) },
+            nix::fcntl::FcntlArg::F_GETFD,
+        )
+    };
     if number < 3 {
         return Err(system(format!("use the inherited descriptor {number}"))(
             io::ErrorKind::InvalidInput.into(),
         ));
     }
-    is_open(number).map_err(|errno| system(format!("use the inherited descriptor {number}"))(errno.into()))?;
+    is_open(number)
+        .map_err(|errno| system(format!("use the inherited descriptor {number}"))(errno.into()))?;
     // SAFETY: it is open, and the supervisor gave it to this process for this use alone; `Inherited::take` is called once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
@@ -361,36 +378,44 @@ where
 }
 
 fn listen_on(address: SocketAddr) -> Result<TcpListener, ProxyError> {
-    // tokio's listener needs a runtime to be made; what is wanted of it is the socket.
-    let runtime = control_runtime()?;
-    let _here = runtime.enter();
-    let options = Bind {
-        reuse_port: false,
-        ..Bind::default()
+    let open = || {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
     };
-    socket::bind(address, options)
-        .and_then(tokio::net::TcpListener::into_std)
-        .map_err(system(format!("listen on `{address}`")))
+    open().map_err(system(format!("listen on `{address}`")))
 }
 
 fn open_log(path: &Path, registry: &Registry) -> Result<AccessLog, ProxyError> {
     let what = || format!("write the access log `{}`", path.display());
-    if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+    if let Some(directory) = path
+        .parent()
+        .filter(|directory| !directory.as_os_str().is_empty())
+    {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(directory)
             .map_err(system(what()))?;
     }
-    AccessLog::start(Sink::File(PathBuf::from(path)), AccessLogLimits::default(), registry)
-        .map_err(system(what()))
+    AccessLog::start(
+        Sink::File(PathBuf::from(path)),
+        AccessLogLimits::default(),
+        registry,
+    )
+    .map_err(system(what()))
 }
 
 fn store_of(resources: &[Arc<Resource>]) -> Store {
     let mut store = Store::new();
     store.apply(&Transaction {
         version: Version(1),
-        upserts: resources.iter().map(|resource| Resource::clone(resource)).collect(),
+        upserts: resources
+            .iter()
+            .map(|resource| Resource::clone(resource))
+            .collect(),
         removals: Vec::new(),
     });
     store

@@ -79,7 +79,8 @@ impl Shared {
     /// Notes whether all is there that is needed to serve.
     pub(crate) fn note_readiness(&self) {
         if self.missing().is_none() {
-            self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+            self.ready
+                .send_if_modified(|ready| !std::mem::replace(ready, true));
         }
     }
 

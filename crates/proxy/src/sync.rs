@@ -64,13 +64,20 @@ pub(crate) async fn follow(shared: Arc<Shared>, control: PathBuf) {
         connected.set(0);
         failures = if heard { 1 } else { failures + 1 };
         if let Err(error) = ended {
-            tracing::warn!("{error}; serving on from version {}", shared.cell.load().snapshot().version());
+            tracing::warn!(
+                "{error}; serving on from version {}",
+                shared.cell.load().snapshot().version()
+            );
         }
         tokio::time::sleep(wait_after(failures, random_unit())).await;
     }
 }
 
-async fn session(shared: &Shared, control: &std::path::Path, mut heard: impl FnMut()) -> Result<(), SyncError> {
+async fn session(
+    shared: &Shared,
+    control: &std::path::Path,
+    mut heard: impl FnMut(),
+) -> Result<(), SyncError> {
     let mut client = control_plane::connect(control).await?;
     let (answers, sent) = mpsc::channel(MOST_WAITING_ANSWERS);
     let say = |kind| {

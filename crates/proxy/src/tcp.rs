@@ -27,7 +27,7 @@ use crate::upstream::{Carried, ConnectError, InFlightGuard, Target, Warrant, app
 use crate::worker::{Registration, What};
 
 /// How long both sides may be silent (Istio's default).
-const IDLE: Duration = Duration::from_secs(3600);
+const IDLE: Duration = Duration::from_hours(1);
 /// Endpoints that are tried at most.
 const MOST_TRIES: u32 = 3;
 
@@ -146,7 +146,9 @@ async fn open(
                 outcome.refuse(&refusal);
                 return None;
             }
-            destination => (Some(destination), Warrant::Reachable),
+            destination @ (Destination::Service { .. } | Destination::Workload { .. }) => {
+                (Some(destination), Warrant::Reachable)
+            }
         },
         Door::Gateway { .. } => {
             outcome.flags = ResponseFlags::NR;
@@ -341,7 +343,11 @@ impl Drop for Outcome<'_> {
         let own = worker.shared.identity.get();
         let own = own.map(|identity| identity.credentials.current());
         let own = own.as_ref().map(|current| current.svid().id().as_str());
-        let peer = self.connection.peer.identity().map(bartizan_types::SpiffeId::as_str);
+        let peer = self
+            .connection
+            .peer
+            .identity()
+            .map(bartizan_types::SpiffeId::as_str);
         let target = self.target.as_deref();
         let (source_principal, destination_principal) = match self.connection.door {
             Door::Inbound { .. } => (peer, own.filter(|_| peer.is_some())),

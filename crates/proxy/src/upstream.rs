@@ -90,7 +90,7 @@ pub(crate) struct Upstreams {
 impl Default for Upstreams {
     fn default() -> Self {
         let limits = PoolLimits {
-            idle_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_mins(1),
             ..PoolLimits::default()
         };
         Self {
@@ -159,7 +159,11 @@ impl Upstreams {
                     None => {
                         let stream = connect::open(worker, target).await?;
                         let local = stream.tcp().local_addr().ok();
-                        (h1::ClientConnection::new(stream, h1::Limits::default()), local, false)
+                        (
+                            h1::ClientConnection::new(stream, h1::Limits::default()),
+                            local,
+                            false,
+                        )
                     }
                 };
                 Ok(Lease {
@@ -178,14 +182,16 @@ impl Upstreams {
         // between keeps it.
         self.http2
             .borrow_mut()
-            .sweep(|key| now.saturating_duration_since(key.0.used.get()) > Duration::from_secs(60));
+            .sweep(|key| now.saturating_duration_since(key.0.used.get()) > Duration::from_mins(1));
     }
 
     /// Forgets targets that nothing uses, and the labels that may have changed with the mesh. Connections that are kept
     /// hold their own target, and are found by value.
     pub(crate) fn forget_unused(&self) {
         self.targets.borrow_mut().clear();
-        self.load.borrow_mut().retain(|_, count| Rc::strong_count(count) > 1);
+        self.load
+            .borrow_mut()
+            .retain(|_, count| Rc::strong_count(count) > 1);
         self.used.set(self.used.get() + 1);
     }
 
@@ -272,7 +278,14 @@ pub(crate) fn select(
         } => {
             let choice = choose(endpoints, port.port, &worker.upstreams, tried, worker.random())?;
             Some(of_endpoint(
-                connection, engine, service, port.port, endpoints, choice.endpoint, choice.port, carried,
+                connection,
+                engine,
+                service,
+                port.port,
+                endpoints,
+                choice.endpoint,
+                choice.port,
+                carried,
             ))
         }
         Destination::Workload {
@@ -325,7 +338,13 @@ fn of_endpoint(
         service: Some((service.name.clone(), service_port)),
         carried,
     };
-    let target = intern(&connection.worker, engine, id, Some(service), service.hostname.as_str());
+    let target = intern(
+        &connection.worker,
+        engine,
+        id,
+        Some(service),
+        service.hostname.as_str(),
+    );
     *connection.last.borrow_mut() = Some((upstreams.epoch(), Rc::clone(&target)));
     target
 }
@@ -393,7 +412,10 @@ fn intern(
         )),
         security: SecurityPolicy::Unknown,
     });
-    let port = id.service.as_ref().map_or(id.address.port(), |(_, port)| port.get());
+    let port = id
+        .service
+        .as_ref()
+        .map_or(id.address.port(), |(_, port)| port.get());
     let mark = worker.shared.address.map(|own| {
         if own == id.address.ip() {
             MARK_SELF

@@ -109,7 +109,7 @@ impl Worker {
         self.stage.get()
     }
 
-    /// A number uniform over all of `u64` (SplitMix64 from a random seed): for choices and ids, not for secrets.
+    /// A number uniform over all of `u64` (`SplitMix64` from a random seed): for choices and ids, not for secrets.
     pub(crate) fn random(&self) -> u64 {
         let state = self.random.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.random.set(state);

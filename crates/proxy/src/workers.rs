@@ -32,7 +32,7 @@ impl Workers {
     /// Starts `count` threads that share the listeners.
     ///
     /// # Errors
-    /// When a thread, its runtime or another descriptor of a listener cannot be made.
+    /// When a thread or another descriptor of a listener cannot be made.
     pub(crate) fn start(
         shared: &Arc<Shared>,
         listeners: &[(TcpListener, Role)],
@@ -49,8 +49,6 @@ impl Workers {
                 .iter()
                 .map(|(listener, role)| Ok((listener.try_clone()?, *role)))
                 .collect::<io::Result<Vec<_>>>()?;
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            drop(runtime?); // its want of descriptors is told here, where it can be told
             let (ask, questions) = mpsc::channel(MOST_QUESTIONS);
             let (shared, alive) = (Arc::clone(shared), alive.clone());
             let thread = std::thread::Builder::new()

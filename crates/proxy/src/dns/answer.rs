@@ -39,9 +39,8 @@ pub(super) fn answer(
     seed: u64,
     resolve: impl Fn(&str) -> Answer,
 ) -> Option<Answered> {
-    let request = match Message::from_vec(bytes) {
-        Ok(request) => request,
-        Err(_) => return malformed(bytes),
+    let Ok(request) = Message::from_vec(bytes) else {
+        return malformed(bytes);
     };
     if request.metadata.message_type != MessageType::Query {
         return None;
@@ -80,17 +79,16 @@ fn fill(reply: &mut Message, query: &Query, seed: u64, resolve: impl Fn(&str) ->
     let name = query.name();
     let text = name.to_ascii();
     let (canonical, mut addresses) = match resolve(text.trim_end_matches('.')) {
-        Answer::Addresses {
-            canonical,
-            addresses,
-        } => (canonical, addresses),
+        Answer::Addresses { canonical, addresses } => (canonical, addresses),
         Answer::NoSuchName => {
             reply.add_authority(authority(name));
             return ResponseCode::NXDomain;
         }
     };
     let mut owner = name.clone();
-    if !text.trim_end_matches('.').eq_ignore_ascii_case(canonical.as_str())
+    if !text
+        .trim_end_matches('.')
+        .eq_ignore_ascii_case(canonical.as_str())
         && let Ok(full) = Name::from_ascii(format!("{canonical}."))
     {
         // A short name's answer says which name it is (Istio: CNAME and address in one answer).
@@ -120,15 +118,7 @@ fn fill(reply: &mut Message, query: &Query, seed: u64, resolve: impl Fn(&str) ->
 /// Says for how long "no" holds (RFC 2308 §3).
 fn authority(name: &Name) -> Record {
     let zone = name.base_name();
-    let soa = SOA::new(
-        Name::root(),
-        Name::root(),
-        1,
-        3600,
-        600,
-        86400,
-        NEGATIVE_TTL,
-    );
+    let soa = SOA::new(Name::root(), Name::root(), 1, 3600, 600, 86400, NEGATIVE_TTL);
     Record::from_rdata(zone, NEGATIVE_TTL, RData::SOA(soa))
 }
 
@@ -142,7 +132,7 @@ fn finish(
     reply.metadata.response_code = code;
     let mut message = reply.to_vec().ok()?;
     let most = match transport {
-        Transport::Udp => request.max_payload().min(MOST_UDP_BYTES).max(512),
+        Transport::Udp => request.max_payload().clamp(512, MOST_UDP_BYTES),
         Transport::Tcp => u16::MAX,
     };
     if message.len() > usize::from(most) {
@@ -163,7 +153,11 @@ fn malformed(bytes: &[u8]) -> Option<Answered> {
     if bytes.len() < 12 || flags & 0x80 != 0 {
         return None;
     }
-    let reply = Message::error_msg(u16::from_be_bytes([high, low]), OpCode::Query, ResponseCode::FormErr);
+    let reply = Message::error_msg(
+        u16::from_be_bytes([high, low]),
+        OpCode::Query,
+        ResponseCode::FormErr,
+    );
     Some(Answered {
         message: reply.to_vec().ok()?,
         kind: "other",
@@ -171,6 +165,7 @@ fn malformed(bytes: &[u8]) -> Option<Answered> {
     })
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "what else there is in DNS is of no interest here")]
 fn kind_of(kind: RecordType) -> &'static str {
     match kind {
         RecordType::A => "A",
@@ -183,6 +178,7 @@ fn kind_of(kind: RecordType) -> &'static str {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "no other code is given")]
 fn result_of(code: ResponseCode) -> &'static str {
     match code {
         ResponseCode::NoError => "NOERROR",
@@ -215,7 +211,9 @@ mod tests {
             },
             "many.shop" => Answer::Addresses {
                 canonical: Hostname::parse("many.shop").unwrap(),
-                addresses: (0..200_u8).map(|last| std::net::IpAddr::from([10, 66, 1, last])).collect(),
+                addresses: (0..200_u8)
+                    .map(|last| std::net::IpAddr::from([10, 66, 1, last]))
+                    .collect(),
             },
             _ => Answer::NoSuchName,
         }
@@ -228,11 +226,17 @@ mod tests {
 
     #[test]
     fn a_full_name_has_its_address_and_no_data_for_v6() {
-        let reply = answered(&ask("cart.shop.svc.cluster.local.", RecordType::A), Transport::Udp);
+        let reply = answered(
+            &ask("cart.shop.svc.cluster.local.", RecordType::A),
+            Transport::Udp,
+        );
         assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
         assert_eq!(reply.answers.len(), 1);
         assert_eq!(reply.answers[0].data, RData::A(A::new(10, 67, 0, 1)));
-        let reply = answered(&ask("CART.shop.svc.cluster.local.", RecordType::AAAA), Transport::Udp);
+        let reply = answered(
+            &ask("CART.shop.svc.cluster.local.", RecordType::AAAA),
+            Transport::Udp,
+        );
         assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
         assert!(reply.answers.is_empty());
         assert_eq!(reply.authorities.len(), 1);
@@ -242,7 +246,9 @@ mod tests {
     fn a_short_name_is_an_alias_of_its_full_one() {
         let reply = answered(&ask("cart.", RecordType::A), Transport::Udp);
         assert_eq!(reply.answers.len(), 2);
-        assert!(matches!(&reply.answers[0].data, RData::CNAME(name) if name.0.to_ascii() == "cart.shop.svc.cluster.local."));
+        assert!(
+            matches!(&reply.answers[0].data, RData::CNAME(name) if name.0.to_ascii() == "cart.shop.svc.cluster.local.")
+        );
         assert_eq!(reply.answers[1].name.to_ascii(), "cart.shop.svc.cluster.local.");
     }
 
@@ -256,7 +262,8 @@ mod tests {
         let mut update = ask("cart.", RecordType::A);
         update.metadata.op_code = OpCode::Update;
         let bytes = update.to_vec().unwrap();
-        let reply = Message::from_vec(&answer(&bytes, Transport::Udp, true, 0, mesh).unwrap().message).unwrap();
+        let reply =
+            Message::from_vec(&answer(&bytes, Transport::Udp, true, 0, mesh).unwrap().message).unwrap();
         assert_eq!(reply.metadata.response_code, ResponseCode::NotImp);
     }
 
@@ -281,7 +288,14 @@ mod tests {
         let mut message = ask("cart.", RecordType::A);
         message.metadata.message_type = MessageType::Response;
         assert!(answer(&message.to_vec().unwrap(), Transport::Udp, true, 0, mesh).is_none());
-        let reply = answer(&[1, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 63], Transport::Udp, true, 0, mesh).unwrap();
+        let reply = answer(
+            &[1, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 63],
+            Transport::Udp,
+            true,
+            0,
+            mesh,
+        )
+        .unwrap();
         assert_eq!((&reply.message[..2], reply.result), (&[1, 2][..], "FORMERR"));
         assert!(answer(b"short", Transport::Udp, true, 0, mesh).is_none());
     }

@@ -127,13 +127,21 @@ impl Answer {
 
     /// The mesh has no use for it.
     pub(crate) fn no_connect() -> Self {
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served", "connect_refused")
+        Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "CONNECT is not served",
+            "connect_refused",
+        )
     }
 
     /// No endpoint is ready.
     pub(crate) fn no_healthy_upstream() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "no healthy upstream", "no_healthy_upstream")
-            .with(ResponseFlags::UH)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no healthy upstream",
+            "no_healthy_upstream",
+        )
+        .with(ResponseFlags::UH)
     }
 
     /// No connection came about.
@@ -173,8 +181,12 @@ impl Answer {
 
     /// The route's time is over.
     pub(crate) fn timeout() -> Self {
-        Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream request timeout", "response_timeout")
-            .with(ResponseFlags::UT)
+        Self::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            "upstream request timeout",
+            "response_timeout",
+        )
+        .with(ResponseFlags::UT)
     }
 }
 

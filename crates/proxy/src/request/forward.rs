@@ -14,9 +14,7 @@ use bartizan_decide::{
 use bartizan_identity::HandshakeFailure;
 use bartizan_telemetry::{ResponseFlags, families};
 use bartizan_types::{NamespacedName, Protocol};
-use bartizan_wire::exchange::{
-    Cause, ExchangeError, Sent, Side, send_request, send_response,
-};
+use bartizan_wire::exchange::{Cause, ExchangeError, Sent, Side, send_request, send_response};
 use bartizan_wire::head::{RequestHead, ResponseHead};
 use bartizan_wire::stream::MaybeTls;
 use bartizan_wire::upstream::AnyUpstream;
@@ -45,6 +43,7 @@ pub(crate) struct Upgraded {
 }
 
 /// How a try ended.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 enum Tried {
     Answered(Lease, ResponseHead),
     Connect(ConnectError),
@@ -53,7 +52,10 @@ enum Tried {
     Denied(Denied),
 }
 
-#[expect(clippy::too_many_arguments, reason = "the one long step of a request; a struct would only rename them")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the one long step of a request; a struct would only rename them"
+)]
 pub(super) async fn forward<D: Client>(
     connection: &Connection,
     engine: &Arc<Engine>,
@@ -94,7 +96,11 @@ pub(super) async fn forward<D: Client>(
         outcome.target = Some(Rc::clone(&target));
         let busy = InFlightGuard::new(&target);
         let until = sooner(deadline, route.and_then(Forward::backend_timeout));
-        let (failure, answer) = match send(connection, &mut watch, down, &warrant, &target, &head, until, outcome).await {
+        let (failure, answer) = match send(
+            connection, &mut watch, down, &warrant, &target, &head, until, outcome,
+        )
+        .await
+        {
             Tried::Answered(lease, response) => break (lease, response, target, busy),
             Tried::Denied(denied) => {
                 let answer = super::deny(outcome, &denied);
@@ -111,13 +117,21 @@ pub(super) async fn forward<D: Client>(
             }
             Tried::Exchange(error) => {
                 let again = error.sent == Sent::Nothing && down.is_body_untouched();
-                let failure = if again { Failure::ClosedUnwritten } else { Failure::Sent };
+                let failure = if again {
+                    Failure::ClosedUnwritten
+                } else {
+                    Failure::Sent
+                };
                 (failure, upstream_failed(connection, outcome, &error))
             }
         };
         match retry(outcome.attempts, MOST_TRIES, failure) {
             Retry::Again => {
-                let reason = if failure == Failure::Connect { "connect" } else { "unsent" };
+                let reason = if failure == Failure::Connect {
+                    "connect"
+                } else {
+                    "unsent"
+                };
                 connection.worker.count(&families::RETRIES, &[reason]);
                 tried.push(target.id.workload.clone());
             }
@@ -130,7 +144,10 @@ pub(super) async fn forward<D: Client>(
     for edit in route.into_iter().flat_map(Forward::response_edits) {
         headers::edit(&mut response.headers, edit);
     }
-    give_back(connection, &mut watch, down, target, lease, &response, deadline, outcome).await
+    give_back(
+        connection, &mut watch, down, target, lease, &response, deadline, outcome,
+    )
+    .await
 }
 
 /// One try: a connection, the request, the head of the response.
@@ -182,7 +199,11 @@ async fn give_back<D: Client>(
     deadline: Option<Instant>,
     outcome: &mut Outcome<'_>,
 ) -> After {
-    let sent = within(deadline, watch.during(send_response(down, &mut lease.up, response))).await;
+    let sent = within(
+        deadline,
+        watch.during(send_response(down, &mut lease.up, response)),
+    )
+    .await;
     match sent {
         Some(Ok(Ok(()))) => {
             outcome.completed = true;
@@ -282,7 +303,8 @@ async fn client_failed<D: Client>(down: &mut D, outcome: &mut Outcome<'_>, cause
 fn upstream_failed(connection: &Connection, outcome: &mut Outcome<'_>, error: &ExchangeError) -> Answer {
     outcome.transport_failure = transport_failure(&error.cause);
     if let Cause::Io(io) = &error.cause
-        && let failure @ (HandshakeFailure::Refused(_) | HandshakeFailure::RefusedByPeer(_)) = HandshakeFailure::of(io)
+        && let failure @ (HandshakeFailure::Refused(_) | HandshakeFailure::RefusedByPeer(_)) =
+            HandshakeFailure::of(io)
     {
         // TLS 1.3: a server's refusal comes after the client's handshake.
         connection
@@ -291,7 +313,9 @@ fn upstream_failed(connection: &Connection, outcome: &mut Outcome<'_>, error: &E
         return Answer::connect_failure(false);
     }
     match error.cause {
-        Cause::Parse(_) | Cause::Body(_) | Cause::Desynchronized | Cause::Bridge(_) => Answer::protocol_error(),
+        Cause::Parse(_) | Cause::Body(_) | Cause::Desynchronized | Cause::Bridge(_) => {
+            Answer::protocol_error()
+        }
         Cause::Io(_) | Cause::Closed | Cause::Length | Cause::Http2(_) => Answer::connection_termination(),
     }
 }
@@ -300,7 +324,9 @@ fn transport_failure(cause: &Cause) -> Option<String> {
     match cause {
         Cause::Io(error) => match HandshakeFailure::of(error) {
             HandshakeFailure::Connection(_) => None,
-            failure => Some(failure.to_string()),
+            failure @ (HandshakeFailure::Refused(_)
+            | HandshakeFailure::RefusedByPeer(_)
+            | HandshakeFailure::Protocol(_)) => Some(failure.to_string()),
         },
         Cause::Closed
         | Cause::Parse(_)
@@ -361,4 +387,3 @@ fn sooner(deadline: Option<Instant>, limit: Option<Duration>) -> Option<Instant>
         (one, other) => one.or(other),
     }
 }
-

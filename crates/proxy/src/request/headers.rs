@@ -42,7 +42,11 @@ pub(crate) fn prepare(connection: &Connection, head: &mut RequestHead) {
         Door::Gateway { .. } => {
             drop_fields(headers, is_a_proxys);
             headers.remove(REQUEST_ID);
-            extend(headers, FORWARDED_FOR, connection.remote.ip().to_string().as_bytes());
+            extend(
+                headers,
+                FORWARDED_FOR,
+                connection.remote.ip().to_string().as_bytes(),
+            );
             put(headers, FORWARDED_PROTO, b"http");
         }
     }
@@ -75,7 +79,9 @@ pub(crate) fn edit(headers: &mut Headers, edit: &HeaderEdit) {
 pub(crate) fn is_grpc(headers: &Headers) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     headers.get("content-type").is_some_and(|value| {
-        value.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
+        value
+            .get(..GRPC.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
             && matches!(value.get(GRPC.len()), None | Some(b'+' | b';'))
     })
 }
@@ -161,7 +167,12 @@ mod tests {
         extend(&mut headers, FORWARDED_FOR, b"3.3.3.3");
         assert_eq!(headers.get(FORWARDED_FOR), Some(&b"1.1.1.1,2.2.2.2,3.3.3.3"[..]));
         assert_eq!(headers.len(), 1);
-        for name in ["x-envoy-original-path", "X-Envoy-Peer-Metadata", "X-Forwarded-Client-Cert", "x-bartizan-decision"] {
+        for name in [
+            "x-envoy-original-path",
+            "X-Envoy-Peer-Metadata",
+            "X-Forwarded-Client-Cert",
+            "x-bartizan-decision",
+        ] {
             assert!(is_a_proxys(name.as_bytes()), "{name}");
         }
         for name in ["x-request-id", "traceparent", "x-env", "x-forwarded-for"] {

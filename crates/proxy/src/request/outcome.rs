@@ -135,12 +135,18 @@ impl<'c> Outcome<'c> {
         let target = self.target.as_deref();
         let (source_principal, destination_principal) = match &self.connection.door {
             Door::Inbound { .. } => (
-                self.connection.peer.identity().map(bartizan_types::SpiffeId::as_str),
+                self.connection
+                    .peer
+                    .identity()
+                    .map(bartizan_types::SpiffeId::as_str),
                 own.filter(|_| self.connection.peer.identity().is_some()),
             ),
             Door::Outbound | Door::Gateway { .. } => {
                 let proven = target.and_then(|target| target.id.identity.as_ref());
-                (own.filter(|_| proven.is_some()), proven.map(bartizan_types::SpiffeId::as_str))
+                (
+                    own.filter(|_| proven.is_some()),
+                    proven.map(bartizan_types::SpiffeId::as_str),
+                )
             }
         };
         log.write(&AccessRecord {
@@ -198,7 +204,12 @@ pub(crate) fn count_denied(connection: &Connection, layer: &str, denied: &Denied
     match denied.rule() {
         Some(rule) => worker.count(
             &families::POLICY_DENIED,
-            &[layer, rule.namespace.as_str(), rule.policy.as_str(), &rule.rule.to_string()],
+            &[
+                layer,
+                rule.namespace.as_str(),
+                rule.policy.as_str(),
+                &rule.rule.to_string(),
+            ],
         ),
         None => worker.count(&families::POLICY_DENIED, &[layer, "", "", ""]),
     }

@@ -36,7 +36,10 @@ impl LastGood {
                 Some(Snapshot::build(&store))
             }
             Err(error) => {
-                tracing::warn!("the last good snapshot `{}` is not used: {error}", self.0.display());
+                tracing::warn!(
+                    "the last good snapshot `{}` is not used: {error}",
+                    self.0.display()
+                );
                 None
             }
         }

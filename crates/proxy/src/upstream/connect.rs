@@ -20,7 +20,7 @@ pub(crate) const MARK_SELF: u32 = 0x6261_7275;
 /// How long TCP and TLS may take together.
 const CONNECT: Duration = Duration::from_secs(5);
 /// Silence after which the kernel asks whether the other end is there.
-const KEEPALIVE: Duration = Duration::from_secs(60);
+const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Why there is no connection. Nothing was sent.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,371 @@
+//! HTTP/1.1 through the pair: what is allowed passes unharmed and is counted exactly, what is not is refused and told why.
+
+use std::sync::atomic::Ordering;
+
+use bartizan_mesh::MtlsMode;
+
+use crate::scene::{Client, Plan, Scene, allow, echo_app, get, metric, policy, until};
+
+#[test]
+fn an_allowed_request_passes_with_its_identity_and_is_counted_on_both_sides() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    let mut client = Client::new(scene.outbound);
+    for _ in 0..5 {
+        let answer = client.ask(
+            "POST /v1/ingest/a?x=1 HTTP/1.1\r\nhost: cart\r\nx-envoy-peer-metadata: forged\r\n\
+             x-forwarded-client-cert: URI=spiffe://forged\r\ncontent-length: 5\r\n\r\nhello",
+        );
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(answer.contains("POST /v1/ingest/a?x=1 HTTP/1.1"), "{answer}");
+        assert!(answer.ends_with("hello"), "{answer}");
+        assert!(!answer.contains("forged"), "{answer}");
+        assert!(
+            answer.contains("By=spiffe://cluster.local/ns/shop/sa/cart;Subject=\"\";URI=spiffe://cluster.local/ns/shop/sa/web"),
+            "{answer}"
+        );
+        assert!(answer.contains("x-request-id: "), "{answer}");
+    }
+    assert_eq!(app.requests.load(Ordering::SeqCst), 5);
+    let log = scene.server_log(5);
+    let client_log = scene.client_log(5);
+    let labels = [
+        "source_workload=\"web\"",
+        "destination_workload=\"cart\"",
+        "destination_service=\"cart.shop.svc.cluster.local\"",
+        "response_code=\"200\"",
+        "response_flags=\"-\"",
+        "source_principal=\"spiffe://cluster.local/ns/shop/sa/web\"",
+        "destination_principal=\"spiffe://cluster.local/ns/shop/sa/cart\"",
+        "request_protocol=\"http\"",
+    ];
+    for (proxy, reporter, security) in [
+        (&scene.client, "source", "unknown"),
+        (&scene.server, "destination", "mutual_tls"),
+    ] {
+        let mut all = labels.to_vec();
+        let (reporter, security) = (
+            format!("reporter=\"{reporter}\""),
+            format!("connection_security_policy=\"{security}\""),
+        );
+        all.extend([reporter.as_str(), security.as_str()]);
+        let text = proxy.metrics();
+        assert_eq!(metric(&text, "istio_requests_total", &all), 5.0, "{text}");
+        assert_eq!(metric(&text, "istio_requests_total", &[]), 5.0, "{text}");
+    }
+    // One connection was opened and used for all.
+    let text = scene.client.metrics();
+    assert_eq!(
+        metric(&text, "bartizan_upstream_connects_total", &["result=\"ok\""]),
+        1.0,
+        "{text}"
+    );
+    assert_eq!(
+        metric(&text, "bartizan_upstream_reused_total", &[]),
+        4.0,
+        "{text}"
+    );
+    assert_eq!(log[0]["path"], "/v1/ingest/a?x=1");
+    assert_eq!(log[0]["policy"], "ns[shop]-policy[cart]-rule[0]");
+    assert_eq!(log[0]["decision"], "allow");
+    assert_eq!(log[0]["bytes_received"], 5);
+    assert_eq!(
+        log[0]["source_principal"],
+        "spiffe://cluster.local/ns/shop/sa/web"
+    );
+    assert!(
+        log[0]["requested_server_name"]
+            .as_str()
+            .unwrap()
+            .starts_with("outbound_.")
+    );
+    let id = log[0]["request_id"].as_str().unwrap();
+    assert_eq!(client_log[0]["request_id"], id);
+}
+
+#[test]
+fn a_denied_request_is_answered_403_with_its_decision() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    let mut client = Client::new(scene.outbound);
+    let answer = client.ask("DELETE /a HTTP/1.1\r\nhost: cart\r\nx-request-id: mine\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(answer.ends_with("RBAC: access denied"), "{answer}");
+    let log = scene.server_log(1);
+    let denied = &log[0];
+    assert_eq!(denied["response_code"], 403);
+    assert_eq!(
+        denied["response_code_details"],
+        "rbac_access_denied_matched_policy[none]"
+    );
+    assert_eq!(denied["request_id"], "mine");
+    assert_eq!(denied["decision"], "deny");
+    let decision = denied["decision_id"].as_str().unwrap();
+    assert!(
+        answer.contains(&format!("x-bartizan-decision: {decision}")),
+        "{answer}"
+    );
+    assert_eq!(app.requests.load(Ordering::SeqCst), 0);
+    // The connection is good for the next one.
+    assert!(client.ask(&get("/b")).starts_with("HTTP/1.1 200"));
+    assert_eq!(
+        metric(&scene.server.metrics(), "bartizan_policy_denied_total", &[]),
+        1.0
+    );
+}
+
+#[test]
+fn a_path_without_a_single_meaning_is_refused() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    let answer = Client::new(scene.outbound).ask(&get("/a%2fb"));
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(app.requests.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_server_with_another_identity_gets_nothing() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan {
+        server_account: "thief",
+        ..Plan::new(app.address)
+    });
+    let answer = Client::new(scene.outbound).ask(&get("/a"));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert_eq!(app.requests.load(Ordering::SeqCst), 0);
+    let log = scene.client_log(1);
+    assert_eq!(log[0]["response_flags"], "UF", "{log:?}");
+    assert!(
+        log[0]["upstream_transport_failure_reason"]
+            .as_str()
+            .unwrap()
+            .contains("thief"),
+        "{log:?}"
+    );
+    let text = scene.client.metrics();
+    assert!(
+        metric(&text, "bartizan_tls_refused_total", &["side=\"client\""]) >= 1.0,
+        "{text}"
+    );
+}
+
+#[test]
+fn strict_refuses_plaintext_and_permissive_lets_it_to_policy() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    let mut client = Client::new(scene.inbound);
+    client.send(&get("/a"));
+    assert_eq!(client.receive(), None);
+    scene.server_log(1);
+    assert_eq!(
+        metric(&scene.server.metrics(), "bartizan_plaintext_refused_total", &[]),
+        1.0
+    );
+
+    let mut open = allow("web", &["GET"]);
+    open.from.clear();
+    let scene = Scene::new(&Plan {
+        mtls: MtlsMode::Permissive,
+        rules: vec![open],
+        ..Plan::new(app.address)
+    });
+    let answer = Client::new(scene.inbound)
+        .ask("GET /a HTTP/1.1\r\nhost: cart\r\nx-forwarded-client-cert: URI=spiffe://forged\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(!answer.contains("forged"), "{answer}");
+    scene.server_log(1);
+    let text = scene.server.metrics();
+    assert_eq!(
+        metric(
+            &text,
+            "istio_requests_total",
+            &["connection_security_policy=\"none\""]
+        ),
+        1.0,
+        "{text}"
+    );
+    // The client's proxy still speaks mutual TLS to it.
+    assert!(
+        Client::new(scene.outbound)
+            .ask(&get("/a"))
+            .starts_with("HTTP/1.1 200 ")
+    );
+}
+
+#[test]
+fn nowhere_is_refused_with_a_reason() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    let answer = Client::new(scene.nowhere).ask(&get("/"));
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert!(answer.contains("has no port"), "{answer}");
+    let log = scene.client_log(1);
+    assert_eq!(log[0]["response_flags"], "NR");
+
+    let scene = Scene::new(&Plan {
+        reachable: false,
+        ..Plan::new(app.address)
+    });
+    let answer = Client::new(scene.outbound).ask(&get("/"));
+    assert!(
+        answer.starts_with("HTTP/1.1 403 ") && answer.ends_with("RBAC: access denied"),
+        "{answer}"
+    );
+    let log = scene.client_log(1);
+    assert!(
+        log[0]["response_code_details"]
+            .as_str()
+            .unwrap()
+            .starts_with("not_reachable"),
+        "{log:?}"
+    );
+    assert!(log[0]["decision_id"].is_string());
+}
+
+#[test]
+fn a_connect_failure_is_tried_on_another_endpoint() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan {
+        dead_endpoints: 1,
+        ..Plan::new(app.address)
+    });
+    for _ in 0..20 {
+        // A new connection each, so that each has to choose.
+        let answer = Client::new(scene.outbound).ask(&get("/"));
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    scene.client_log(20);
+    let text = scene.client.metrics();
+    assert!(
+        metric(&text, "bartizan_retries_total", &["reason=\"connect\""]) >= 1.0,
+        "{text}"
+    );
+    assert_eq!(metric(&text, "istio_requests_total", &[]), 20.0);
+    assert_eq!(app.requests.load(Ordering::SeqCst), 20);
+}
+
+#[test]
+fn an_application_that_is_not_there_is_503() {
+    let scene = Scene::new(&Plan::new(crate::scene::free()));
+    let answer = Client::new(scene.outbound).ask(&get("/"));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert_eq!(scene.server_log(1)[0]["response_flags"], "UF");
+    assert_eq!(scene.client_log(1)[0]["response_flags"], "-");
+}
+
+#[test]
+fn malformed_and_smuggling_requests_are_refused() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    for bad in [
+        "GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\ncontent-length: 4\r\n\r\nabcd",
+        "GET / HTTP/1.1\r\nhost: a\r\nx : y\r\n\r\n",
+    ] {
+        let answer = Client::new(scene.outbound).ask(bad);
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{bad} {answer}");
+    }
+    let answer = Client::new(scene.outbound).ask("CONNECT cart:80 HTTP/1.1\r\nhost: cart:80\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert_eq!(app.requests.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn chunks_trailers_head_and_continue_pass() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan {
+        rules: vec![allow("web", &[])],
+        ..Plan::new(app.address)
+    });
+    let mut client = Client::new(scene.outbound);
+    client.send("HEAD /a HTTP/1.1\r\nhost: cart\r\n\r\n");
+    let mut read = Vec::new();
+    use std::io::Read as _;
+    while !read.windows(4).any(|window| window == b"\r\n\r\n") {
+        let mut buffer = [0; 1024];
+        let length = client.stream.read(&mut buffer).unwrap();
+        assert!(length > 0);
+        read.extend_from_slice(&buffer[..length]);
+    }
+    let text = String::from_utf8(read).unwrap();
+    assert!(
+        text.starts_with("HTTP/1.1 200 ") && text.contains("content-length"),
+        "{text}"
+    );
+    assert!(text.ends_with("\r\n\r\n"), "{text}");
+}
+
+#[test]
+fn an_upgrade_carries_bytes_and_ends_when_policy_denies_it() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    let mut client = Client::new(scene.outbound);
+    let answer = client.ask(
+        "GET /ws HTTP/1.1\r\nhost: cart\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-key: x\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    use std::io::{Read as _, Write as _};
+    client.stream.write_all(b"ping").unwrap();
+    let mut buffer = [0; 4];
+    client.stream.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"ping");
+    scene.change_server(vec![policy(vec![allow("nobody", &[])])]);
+    let ended = client.stream.read(&mut buffer);
+    assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+}
+
+#[test]
+fn a_change_holds_for_the_next_request_of_an_open_connection() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    let mut client = Client::new(scene.outbound);
+    assert!(client.ask(&get("/")).starts_with("HTTP/1.1 200 "));
+    scene.change_server(vec![policy(vec![allow("nobody", &[])])]);
+    assert!(client.ask(&get("/")).starts_with("HTTP/1.1 403 "));
+    scene.change_server(vec![policy(vec![allow("web", &["GET"])])]);
+    assert!(client.ask(&get("/")).starts_with("HTTP/1.1 200 "));
+    assert_eq!(scene.server_log(3).last().unwrap()["config_version"], 3);
+}
+
+#[test]
+fn nothing_is_lost_while_policy_and_credentials_change() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let sent = std::sync::atomic::AtomicU64::new(0);
+    std::thread::scope(|threads| {
+        for _ in 0..3 {
+            threads.spawn(|| {
+                let mut client = Client::new(scene.outbound);
+                while !stop.load(Ordering::SeqCst) {
+                    let answer = client.ask(&get("/"));
+                    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+                    sent.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        for round in 0..20 {
+            let mut rules = vec![allow("web", &["GET"])];
+            rules.extend((0..round).map(|_| allow("other", &[])));
+            scene.change_server(vec![policy(rules)]);
+            let (svid, bundle) = scene.ca.svid("cart");
+            scene.server.replace_credentials(svid, bundle).unwrap();
+            let before = sent.load(Ordering::SeqCst);
+            until("requests go on", || sent.load(Ordering::SeqCst) > before + 5);
+        }
+        stop.store(true, Ordering::SeqCst);
+    });
+    let sent = sent.load(Ordering::SeqCst);
+    scene.client_log(sent as usize);
+    scene.server_log(sent as usize);
+    let expected = sent as f64;
+    for proxy in [&scene.client, &scene.server] {
+        let text = proxy.metrics();
+        assert_eq!(
+            metric(&text, "istio_requests_total", &["response_code=\"200\""]),
+            expected
+        );
+        assert_eq!(metric(&text, "istio_requests_total", &[]), expected);
+    }
+}

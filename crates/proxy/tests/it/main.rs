@@ -1,0 +1,16 @@
+//! Two proxies of this crate against each other in one process, over real sockets on loopback.
+#![expect(
+    clippy::pedantic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::float_cmp,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod gateway;
+mod http1;
+mod http2;
+mod live;
+mod scene;
+mod tcp;

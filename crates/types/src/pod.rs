@@ -282,7 +282,7 @@ pub enum ProbeAction {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodReport {
-    /// What it was told to run.
+    /// What it was told to run; where any free port of the host was asked for, with the port that it got.
     pub spec: PodSpec,
     /// Its address in the mesh.
     pub address: IpAddr,

@@ -50,6 +50,7 @@ pub(super) async fn live(
             _ = ended.wait_for(|ended| *ended) => return,
         }
     };
+    kept.note_addresses(&mut face.report.spec.role);
     let (changes, mut changed) = mpsc::unbounded_channel();
     let (stop_containers, containers_stopped) = watch::channel(false);
     let (stop_proxy, proxy_stopped) = watch::channel(false);

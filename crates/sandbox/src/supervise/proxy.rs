@@ -76,6 +76,18 @@ impl Kept {
         })
     }
 
+    /// Writes into a gateway's role where the host really listens: port 0 is any free one.
+    pub(super) fn note_addresses(&self, role: &mut bartizan_types::PodRole) {
+        let bartizan_types::PodRole::Gateway { listen, .. } = role else {
+            return;
+        };
+        for (listen, (_, listener)) in listen.iter_mut().zip(&self.gateway) {
+            if let Ok(address) = listener.local_addr() {
+                listen.address = address;
+            }
+        }
+    }
+
     /// Asks the proxy's own endpoint; `Ok` when it serves.
     pub(super) async fn ask(&self, method: &str, path: &str) -> Result<(), String> {
         let asked = async {

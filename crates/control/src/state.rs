@@ -8,6 +8,8 @@ mod node;
 mod numbering;
 mod report;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -185,3 +185,32 @@ async fn a_state_directory_that_cannot_be_used_is_named() {
     let short = other.start_with(|options| options.svid_ttl = Duration::from_secs(1));
     assert!(matches!(short.end().await, Err(ControlError::ShortLife(_))));
 }
+
+#[tokio::test]
+async fn a_version_that_cannot_be_kept_is_served_and_named() {
+    let place = Place::shop();
+    let (plane, _node, _) = running(&place).await;
+    let before = plane.status().await.version;
+    let versions = place.state().join("versions");
+    std::fs::rename(&versions, place.state().join("away")).unwrap();
+    std::fs::write(&versions, "in the way").unwrap();
+    place.write("policy.yaml", &policy("POST"));
+    let status = plane
+        .status_when("the change is there", |status| status.version > before)
+        .await;
+    let finding = status.findings.iter().find(|finding| finding.code == "BZ0405");
+    assert!(
+        finding.is_some_and(|finding| finding.severity == "warning"),
+        "{status:#?}"
+    );
+    assert!(!status.refused);
+
+    std::fs::remove_file(&versions).unwrap();
+    std::fs::rename(place.state().join("away"), &versions).unwrap();
+    place.write("policy.yaml", &policy("PUT"));
+    plane
+        .status_when("it is kept again", |status| {
+            status.version.0 > before.0 + 1 && status.findings.is_empty()
+        })
+        .await;
+}

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,6 +77,7 @@ impl Sandbox {
         let (ours, theirs) = channel::pair().map_err(|e| SandboxError::io("make the control socket", e))?;
         let mut command = std::process::Command::new("/proc/self/exe");
         command
+            .arg0("bartizan")
             .args(&options.init_arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null());

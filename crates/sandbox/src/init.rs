@@ -54,6 +54,8 @@ pub fn sandbox_init_main(control: i32) -> ! {
 
 /// Makes the namespaces, starts the inner process, watches.
 fn outer(control: i32) -> io::Result<i32> {
+    // Executed as /proc/self/exe, it would be called `exe`.
+    nix::sys::prctl::set_name(c"sandbox")?;
     // A terminal's Ctrl-C is for the supervisor, which drains first.
     let _ = setsid();
     sys::close_from(3, &[control])?;

@@ -14,6 +14,8 @@
 //! filter output     to loopback or A                                    accept (the pod itself)
 //!                   tcp from A to 10.66/16 with a mark, or answering    accept
 //!                   everything else                                     drop, counted
+//! filter postrouting out of lo, or as the two before                     accept (a socket bound to eth0 would else get
+//!                   everything else                                     drop, counted    "loopback" onto the bridge)
 //! filter input      from lo, or tcp to :15006                           accept
 //!                   everything else                                     drop, counted
 //! filter forward                                                        drop
@@ -57,6 +59,7 @@ enum Hook {
     Input = 1,
     Forward = 2,
     Output = 3,
+    Postrouting = 4,
 }
 
 /// Puts the rules of a pod with this address and interface into the present network namespace.
@@ -119,6 +122,15 @@ fn rules(address: Ipv4Addr, interface: &str) -> Vec<Message> {
     }
     batch.chain(Family::Inet, "output", "filter", Hook::Output, 0, Verdict::Drop);
     batch.rules(Family::Inet, "output", permitted_output(own));
+    batch.chain(
+        Family::Inet,
+        "postrouting",
+        "filter",
+        Hook::Postrouting,
+        0,
+        Verdict::Drop,
+    );
+    batch.rules(Family::Inet, "postrouting", permitted_leaving(own));
     batch.chain(Family::Inet, "input", "filter", Hook::Input, 0, Verdict::Drop);
     batch.rules(Family::Inet, "input", permitted_input(own));
     batch.chain(Family::Inet, "forward", "filter", Hook::Forward, 0, Verdict::Drop);
@@ -142,7 +154,33 @@ fn captured_output(own: [u8; 4]) -> [Expressions; 4] {
     ]
 }
 
-fn permitted_output(own: [u8; 4]) -> [Expressions; 9] {
+fn permitted_output(own: [u8; 4]) -> Vec<Expressions> {
+    let mut rules = vec![
+        rule().ipv6().leaving("lo").verdict(Verdict::Accept),
+        rule().ipv6().count(IPV6).verdict(Verdict::Drop),
+        rule().ipv4().toward_loopback().verdict(Verdict::Accept),
+        rule().ipv4().to(own).verdict(Verdict::Accept),
+    ];
+    rules.extend(of_the_proxy(own));
+    rules.extend([
+        rule()
+            .protocol(libc::IPPROTO_UDP)
+            .count(UDP_OUT)
+            .verdict(Verdict::Drop),
+        rule().count(OTHER_OUT).verdict(Verdict::Drop),
+    ]);
+    rules
+}
+
+/// After translation and the choice of the interface, which `output` cannot judge: there it is still the one before.
+fn permitted_leaving(own: [u8; 4]) -> Vec<Expressions> {
+    let mut rules = vec![rule().leaving("lo").verdict(Verdict::Accept)];
+    rules.extend(of_the_proxy(own));
+    rules.push(rule().count(OTHER_OUT).verdict(Verdict::Drop));
+    rules
+}
+
+fn of_the_proxy(own: [u8; 4]) -> [Expressions; 3] {
     let proxy = |mark| {
         tcp()
             .ipv4()
@@ -151,26 +189,13 @@ fn permitted_output(own: [u8; 4]) -> [Expressions; 9] {
             .toward_pods()
             .verdict(Verdict::Accept)
     };
-    [
-        rule().ipv6().leaving("lo").verdict(Verdict::Accept),
-        rule().ipv6().count(IPV6).verdict(Verdict::Drop),
-        rule().ipv4().toward_loopback().verdict(Verdict::Accept),
-        rule().ipv4().to(own).verdict(Verdict::Accept),
-        proxy(MARK),
-        proxy(MARK_SELF),
-        tcp()
-            .ipv4()
-            .from(own)
-            .source_port(INBOUND_PORT)
-            .toward_pods()
-            .answering()
-            .verdict(Verdict::Accept),
-        rule()
-            .protocol(libc::IPPROTO_UDP)
-            .count(UDP_OUT)
-            .verdict(Verdict::Drop),
-        rule().count(OTHER_OUT).verdict(Verdict::Drop),
-    ]
+    let answer = tcp()
+        .ipv4()
+        .from(own)
+        .source_port(INBOUND_PORT)
+        .toward_pods()
+        .answering();
+    [proxy(MARK), proxy(MARK_SELF), answer.verdict(Verdict::Accept)]
 }
 
 fn permitted_input(own: [u8; 4]) -> [Expressions; 4] {
@@ -501,7 +526,7 @@ mod tests {
     fn every_rule_names_its_table_and_chain() {
         let batch = batch();
         let rules: Vec<_> = batch.iter().filter(|message| kind(message) == NEW_RULE).collect();
-        assert_eq!(rules.len(), 18);
+        assert_eq!(rules.len(), 23);
         for rule in rules {
             let named: Vec<_> = attributes(&rule[20..]).map(|(kind, _)| kind).collect();
             assert_eq!(named, [1, 2, 4]);

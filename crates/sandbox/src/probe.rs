@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 /// One ability that the host withholds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
+    /// Its stable code, `BZ0301` and on.
+    pub code: String,
     /// The ability, for example `user namespace`.
     pub ability: String,
     /// How the attempt failed.
@@ -22,7 +24,21 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; remedy: {}", self.ability, self.what, self.remedy)
+        write!(
+            f,
+            "[{}] {}: {}; remedy: {}",
+            self.code, self.ability, self.what, self.remedy
+        )
+    }
+}
+
+impl Problem {
+    /// Every code with its ability, for the reference of findings.
+    pub fn table() -> Vec<(&'static str, &'static str)> {
+        Ability::ALL
+            .iter()
+            .map(|ability| (ability.code(), ability.name()))
+            .collect()
     }
 }
 
@@ -43,6 +59,36 @@ pub(crate) enum Ability {
 }
 
 impl Ability {
+    const ALL: [Self; 11] = [
+        Self::UserNamespace,
+        Self::UserMapping,
+        Self::MountNamespace,
+        Self::NetworkNamespace,
+        Self::PidNamespace,
+        Self::Mount,
+        Self::Proc,
+        Self::Bridge,
+        Self::Veth,
+        Self::Nftables,
+        Self::NestedUserNamespace,
+    ];
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::UserNamespace => "BZ0301",
+            Self::UserMapping => "BZ0302",
+            Self::MountNamespace => "BZ0303",
+            Self::NetworkNamespace => "BZ0304",
+            Self::PidNamespace => "BZ0305",
+            Self::Mount => "BZ0306",
+            Self::Proc => "BZ0307",
+            Self::Bridge => "BZ0308",
+            Self::Veth => "BZ0309",
+            Self::Nftables => "BZ0310",
+            Self::NestedUserNamespace => "BZ0311",
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::UserNamespace => "user namespace",
@@ -64,6 +110,7 @@ impl Ability {
 pub(crate) fn problem(ability: Ability, error: &io::Error) -> Problem {
     let switches = Switches::read();
     Problem {
+        code: ability.code().into(),
         ability: ability.name().into(),
         what: error.to_string(),
         remedy: remedy(ability, error, &switches),

@@ -445,20 +445,32 @@ impl Root {
     }
 }
 
-/// Copies a symbolic link, binds a directory or file read-only; sockets, pipes and devices are left out.
+/// Copies a symbolic link, binds a directory or file read-only; sockets, pipes and devices are left out, and what has
+/// gone since its directory was listed.
 fn bind_entry(host: &Path, target: &Path) -> io::Result<()> {
+    match try_bind_entry(host, target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound && fs::symlink_metadata(host).is_err() => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn try_bind_entry(host: &Path, target: &Path) -> io::Result<()> {
     let kind = fs::symlink_metadata(host)?.file_type();
     if kind.is_symlink() {
         return symlink(fs::read_link(host)?, target);
     }
-    if kind.is_dir() {
-        fs::create_dir(target)?;
-    } else if kind.is_file() {
-        File::create(target)?;
-    } else {
+    if !kind.is_dir() && !kind.is_file() {
         return Ok(());
     }
-    attach(&read_only_tree(host)?, target)
+    let tree = read_only_tree(host)?;
+    if kind.is_dir() {
+        fs::create_dir(target)?;
+    } else {
+        File::create(target)?;
+    }
+    attach(&tree, target)
 }
 
 fn devices() -> io::Result<()> {

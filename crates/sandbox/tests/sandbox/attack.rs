@@ -29,6 +29,7 @@ fn attempt(arguments: &[&str]) -> io::Result<String> {
     match arguments {
         ["connect", to] => connect(to),
         ["marked", mark, to] => marked(mark.parse().unwrap(), to),
+        ["device", kind, to] => through_device(kind, to),
         ["connect6"] => {
             TcpStream::connect((Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1), 80)).map(|_| "connected".into())
         }
@@ -176,6 +177,38 @@ fn connect(to: &str) -> io::Result<String> {
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)
+}
+
+/// Sends or connects with a socket that is bound to the pod's interface.
+fn through_device(kind: &str, to: &str) -> io::Result<String> {
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, connect, setsockopt, socket, sockopt,
+    };
+    let kind = if kind == "tcp" {
+        SockType::Stream
+    } else {
+        SockType::Datagram
+    };
+    let socket = socket(AddressFamily::Inet, kind, SockFlag::SOCK_NONBLOCK, None)?;
+    setsockopt(&socket, sockopt::BindToDevice, &"eth0".into())?;
+    let to: std::net::SocketAddrV4 = to.parse().unwrap();
+    let connected = connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &SockaddrIn::from(to));
+    if kind == SockType::Datagram {
+        connected?;
+        UdpSocket::from(socket).send(b"x")?;
+        return Ok("sent".into());
+    }
+    let mut watched = [nix::poll::PollFd::new(
+        std::os::fd::AsFd::as_fd(&socket),
+        nix::poll::PollFlags::POLLOUT,
+    )];
+    let ready = nix::poll::poll(&mut watched, 500_u16)?;
+    let error = nix::sys::socket::getsockopt(&socket, sockopt::SocketError)?;
+    Ok(if ready == 1 && error == 0 {
+        "connected".into()
+    } else {
+        "nothing".into()
+    })
 }
 
 /// Connects as a proxy does.

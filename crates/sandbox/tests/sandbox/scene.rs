@@ -369,6 +369,24 @@ async fn drops() {
     }
     let after = world.sandbox.pod_counters("a").await.unwrap();
     assert!(after.udp_out >= 2, "{after:?}");
+    // A socket bound to the interface gets "loopback" onto the bridge, where rules by address alone would let it.
+    for (kind, to) in [
+        ("udp", "127.0.0.1:9"),
+        ("tcp", "10.66.0.6:80"),
+        ("tcp", "127.0.0.1:80"),
+    ] {
+        let before = world.sandbox.pod_counters("a").await.unwrap().other_out;
+        let outcome = world.attack("a", &["device", kind, to]).await;
+        assert!(
+            outcome == "nothing" || outcome.starts_with("refused E"),
+            "{kind} {to}: {outcome}"
+        );
+        let after = world.sandbox.pod_counters("a").await.unwrap().other_out;
+        assert!(
+            after > before || outcome == "refused ECONNREFUSED",
+            "{kind} {to}: {outcome}"
+        );
+    }
     // ICMP and raw sockets cannot even be made.
     for (kind, protocol) in [("2", "1"), ("3", "1"), ("3", "255"), ("3", "17")] {
         assert!(

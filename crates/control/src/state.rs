@@ -196,6 +196,8 @@ pub(crate) struct Owner {
     node: Option<Node>,
     pods: BTreeMap<NamespacedName, PodReport>,
     vouches: BTreeMap<NamespacedName, BootstrapSecret>,
+    /// The secret that each workload used last: announced again, it stays used.
+    used: BTreeMap<NamespacedName, BootstrapSecret>,
     sessions: Sessions,
     plan: watch::Sender<Option<Arc<Plan>>>,
     plan_dirty: bool,
@@ -234,6 +236,7 @@ impl Owner {
             node: None,
             pods: BTreeMap::new(),
             vouches: BTreeMap::new(),
+            used: BTreeMap::new(),
             sessions: Sessions::default(),
             plan,
             plan_dirty: false,

@@ -44,8 +44,11 @@ pub struct Status {
     pub documents: usize,
     /// Whether what stands on disk now is refused, and an older version is served.
     pub refused: bool,
-    /// Findings about what stands on disk now.
+    /// Findings about what stands on disk now, errors first.
     pub findings: Vec<FindingStatus>,
+    /// How many findings there are besides these.
+    #[serde(default)]
+    pub findings_left_out: usize,
     /// What has been counted since this control plane started.
     pub counts: Counts,
 }

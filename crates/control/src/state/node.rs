@@ -57,6 +57,7 @@ impl Owner {
 
     pub(super) fn gone(&mut self, name: &NamespacedName) {
         self.vouches.remove(name);
+        self.used.remove(name);
         if self.pods.remove(name).is_some() {
             let update = self.world.pod_gone(name);
             self.absorb(&update);
@@ -65,7 +66,13 @@ impl Owner {
     }
 
     pub(super) fn vouch(&mut self, name: NamespacedName, secret: BootstrapSecret) {
-        if self.vouches.len() < MOST_VOUCHES || self.vouches.contains_key(&name) {
+        if self
+            .used
+            .get(&name)
+            .is_some_and(|used| used.matches(secret.expose()))
+        {
+            tracing::debug!(workload = %name, "a one-time secret is announced that was used: it stays used");
+        } else if self.vouches.len() < MOST_VOUCHES || self.vouches.contains_key(&name) {
             self.vouches.insert(name, secret);
         } else {
             tracing::warn!(workload = %name, "too many one-time secrets wait for their use: this one is refused");
@@ -95,7 +102,9 @@ impl Owner {
                 if !secret.matches(&shown) {
                     return Err(SignRefused::WrongSecret(name.clone()));
                 }
-                self.vouches.remove(name);
+                if let Some(secret) = self.vouches.remove(name) {
+                    self.used.insert(name.clone(), secret);
+                }
             }
             Claim::Possession(proven) => {
                 if !self.pods.contains_key(name) {

@@ -14,11 +14,16 @@ use crate::status::{
     unix_seconds,
 };
 
+/// The most findings of a status; nobody reads more at once.
+const MOST_FINDINGS: usize = 500;
+
 impl Owner {
     /// What runs. The authority's part is filled in by whoever holds the authority.
     pub(super) fn status(&self) -> Status {
         let now = (self.now)();
         let workloads = self.world.workloads();
+        let mut findings: Vec<_> = self.documents.all_findings().collect();
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity)); // stable: the order of the files stays
         Status {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             started_at: unix_seconds(self.started),
@@ -40,7 +45,12 @@ impl Owner {
             services: self.world.services().into_iter().map(service).collect(),
             documents: self.documents.count,
             refused: self.documents.refused,
-            findings: self.documents.all_findings().map(FindingStatus::from).collect(),
+            findings: findings
+                .iter()
+                .take(MOST_FINDINGS)
+                .map(|finding| FindingStatus::from(*finding))
+                .collect(),
+            findings_left_out: findings.len().saturating_sub(MOST_FINDINGS),
             counts: self.counts.clone(),
         }
     }

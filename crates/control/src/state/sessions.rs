@@ -111,6 +111,9 @@ impl Sessions {
         for workload in update.removed.iter().chain(&update.added) {
             self.end(workload);
         }
+        for workload in &update.removed {
+            self.proxies.remove(workload);
+        }
         if self.open.is_empty() {
             return;
         }

@@ -101,6 +101,9 @@ fn write_findings(page: &mut String, status: &Status) -> fmt::Result {
         let class = if finding.is_error() { "bad" } else { "note" };
         writeln!(page, "<pre class=\"{class}\">{}</pre>", Escaped(&finding.text))?;
     }
+    if status.findings_left_out > 0 {
+        writeln!(page, "<p>and {} more</p>", status.findings_left_out)?;
+    }
     Ok(())
 }
 

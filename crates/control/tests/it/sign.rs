@@ -52,8 +52,16 @@ async fn a_bootstrap_secret_gives_one_certificate_in_the_workloads_name() {
         .await
         .unwrap_err();
     assert_eq!(refused.code(), Code::Unauthenticated);
+    // Announced again, as by a node that connects again, it stays used.
+    node.vouch("shop/cart-0", &secret).await;
+    Proxy::start(&plane, &node, "shop/web-0").await;
+    let refused = plane
+        .sign(bootstrap_request("shop/cart-0", &secret).0)
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
     let status = plane.status().await;
-    assert_eq!(status.counts.issued_bootstrap, 2);
+    assert_eq!(status.counts.issued_bootstrap, 3);
     assert_eq!(status.counts.sign_refused["wrong_secret"], 1);
     assert!(status.counts.sign_refused["no_secret"] >= 2);
     let cart = status

@@ -2,6 +2,8 @@
 //!
 //! One mesh runs at a time: the machine is small, and examples name ports of the host.
 
+pub mod http;
+pub mod load;
 mod processes;
 mod tool;
 
@@ -13,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-pub use processes::{descendants, is_alive, processes_of};
+pub use processes::{arguments, descendants, is_alive, kill, processes_of};
 pub use tool::{Ended, peers, run, skip};
 
 /// The user that meshes run as when the tests run as root.
@@ -55,6 +57,15 @@ impl Start {
     pub fn example(name: &str) -> Self {
         Self {
             documents: repository().join("examples").join(name),
+            arguments: Vec::new(),
+            privilege: Privilege::None,
+        }
+    }
+
+    /// A folder below `tests/scenes/`.
+    pub fn scene(name: &str) -> Self {
+        Self {
+            documents: repository().join("tests/scenes").join(name),
             arguments: Vec::new(),
             privilege: Privilege::None,
         }
@@ -137,6 +148,79 @@ impl Mesh {
     pub fn settle(&self) {
         let ended = self.bartizan(&["status", "--wait", "30s"]);
         assert!(ended.code == 0, "{}\n{}", ended.stderr, self.last_words());
+    }
+
+    /// One replica as `status` has it.
+    ///
+    /// # Panics
+    /// When there is none of this name.
+    pub fn workload(&self, namespace: &str, name: &str) -> Value {
+        self.status()["workloads"]
+            .as_array()
+            .and_then(|workloads| {
+                workloads.iter().find(|workload| {
+                    workload["name"]["namespace"] == namespace && workload["name"]["name"] == name
+                })
+            })
+            .unwrap_or_else(|| panic!("no workload {namespace}/{name}"))
+            .clone()
+    }
+
+    /// What a proxy's own endpoint counts; empty while it does not answer.
+    pub fn metrics(&self, namespace: &str, name: &str) -> String {
+        let socket = self.state().join(format!("run/proxy-{namespace}-{name}.sock"));
+        http::get_unix(&socket, "/metrics").map_or_else(|_| String::new(), |answer| answer.text())
+    }
+
+    /// The processes of the mesh whose arguments begin with these, the oldest first.
+    pub fn processes(&self, arguments: &[&str]) -> Vec<i32> {
+        let mut found: Vec<i32> = descendants(self.supervisor())
+            .into_iter()
+            .filter(|process| {
+                let line = processes::arguments(*process);
+                line.len() >= arguments.len()
+                    && line.iter().zip(arguments).enumerate().all(|(at, (one, other))| {
+                        // The program may be written with its folder.
+                        if at == 0 { one.rsplit('/').next() == Some(other) } else { one == other }
+                    })
+            })
+            .collect();
+        found.sort_unstable();
+        found
+    }
+
+    /// The control plane's process.
+    pub fn control_plane(&self) -> i32 {
+        let found = self.processes(&["bartizan", "internal", "control"]);
+        *found.first().expect("the control plane runs")
+    }
+
+    /// The proxy of a replica: the one that holds its log's name and its socket.
+    pub fn proxy_of(&self, namespace: &str, name: &str) -> i32 {
+        let log = self.state().join(format!("logs/{namespace}/{name}/access.jsonl"));
+        self.processes(&["bartizan", "internal", "proxy"])
+            .into_iter()
+            .find(|process| {
+                std::fs::read_dir(format!("/proc/{process}/fd"))
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .any(|entry| std::fs::read_link(entry.path()).is_ok_and(|path| path == log))
+            })
+            .unwrap_or_else(|| panic!("no proxy of {namespace}/{name} runs"))
+    }
+
+    /// A command that stands on the mesh's wire: in the network of its bridge, where no capture and no proxy is.
+    pub fn on_the_wire(&self, program: &str) -> Command {
+        let init = self.processes(&["bartizan", "internal", "sandbox-init"]);
+        let target = init.first().expect("the sandbox runs").to_string();
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &target, "--net"]);
+        if !nix::unistd::geteuid().is_root() {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command.arg(program);
+        command
     }
 
     /// Where the example's gateway listens.

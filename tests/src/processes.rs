@@ -29,6 +29,22 @@ pub fn descendants(process: i32) -> Vec<i32> {
     found
 }
 
+/// A process's arguments; none when it is gone.
+pub fn arguments(process: i32) -> Vec<String> {
+    let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+    let text = String::from_utf8_lossy(&line).into_owned();
+    text.trim_end_matches('\0').split('\0').map(str::to_owned).collect()
+}
+
+/// Sends a signal.
+///
+/// # Panics
+/// When the process is gone.
+pub fn kill(process: i32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(process), signal)
+        .unwrap_or_else(|error| panic!("send {signal} to {process}: {error}"));
+}
+
 /// Whether it exists and is not a zombie.
 pub fn is_alive(process: i32) -> bool {
     stat(process).is_some_and(|(state, _)| state != 'Z')

@@ -6,6 +6,7 @@
 //! everything inside, which is what makes `kill -9` of the supervisor clean.
 
 mod confine;
+mod kernel_files;
 mod launch;
 mod pod;
 mod root;

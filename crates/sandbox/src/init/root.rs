@@ -19,6 +19,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, mkdirat, umask};
 use nix::unistd::{chdir, pivot_root};
 
+use super::kernel_files::{devices, processes};
 use super::pod::{Pod, find_volume};
 use super::volume::is_inside;
 use crate::message::ContainerAsk;
@@ -67,26 +68,6 @@ const PRIVATE: [(&str, &str); 4] = [
     ("/run", "mode=0755"),
     ("/var/tmp", "mode=1777"),
     ("/home/app", "mode=0700"),
-];
-
-/// Files of `/proc` that tell about the host or act on it.
-const PROC_MASKED: [&str; 16] = [
-    "kcore",
-    "keys",
-    "key-users",
-    "kallsyms",
-    "kmsg",
-    "sysrq-trigger",
-    "timer_list",
-    "sched_debug",
-    "latency_stats",
-    "config.gz",
-    "kpagecount",
-    "kpageflags",
-    "kpagecgroup",
-    "slabinfo",
-    "vmallocinfo",
-    "modules",
 ];
 
 /// Everything that a root is made of, resolved before anything is mounted.
@@ -473,71 +454,6 @@ fn try_bind_entry(host: &Path, target: &Path) -> io::Result<()> {
     attach(&tree, target)
 }
 
-fn devices() -> io::Result<()> {
-    memory_with(
-        Path::new("/dev"),
-        "mode=0755",
-        MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC,
-    )?;
-    for name in ["null", "zero", "full", "random", "urandom", "tty"] {
-        let target = Path::new("/dev").join(name);
-        let tree = sys::clone_tree(&c_path(&on_host(&target))?)?;
-        File::create(&target)?;
-        attach(&tree, &target)?;
-    }
-    for (link, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-        ("ptmx", "pts/ptmx"),
-    ] {
-        symlink(target, Path::new("/dev").join(link))?;
-    }
-    for directory in ["/dev/pts", "/dev/shm", "/dev/mqueue"] {
-        fs::create_dir(directory)?;
-    }
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    mount(
-        Some("devpts"),
-        "/dev/pts",
-        Some("devpts"),
-        flags,
-        Some("newinstance,ptmxmode=0666,mode=0620"),
-    )?;
-    memory(Path::new("/dev/shm"), "mode=1777")
-}
-
-/// `/proc` of the pod's PID namespace, without what reaches the host.
-fn processes() -> io::Result<()> {
-    let proc = Path::new("/proc");
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("proc"), proc, Some("proc"), flags, None::<&str>)?;
-    for entry in fs::read_dir(proc)? {
-        let path = entry?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            continue;
-        };
-        if name.parse::<u32>().is_ok() || PROC_MASKED.contains(&name) {
-            continue;
-        }
-        // Of what is not a process's, nothing is written: with a real root the host's user id alone would permit it.
-        let kind = fs::symlink_metadata(&path)?;
-        if kind.is_dir() || (kind.is_file() && kind.permissions().mode() & 0o222 != 0) {
-            attach(&read_only_tree(&path)?, &path)?;
-        }
-    }
-    for name in PROC_MASKED {
-        let path = proc.join(name);
-        if path.exists() {
-            let null = sys::clone_tree(&c_path(Path::new("/dev/null"))?)?;
-            sys::restrict_tree(null.as_fd(), MountAttributes(MountAttributes::READ_ONLY))?;
-            attach(&null, &path)?;
-        }
-    }
-    Ok(())
-}
-
 fn binary(scratch: &Path) -> io::Result<()> {
     let place = Path::new(crate::CONTAINER_BINARY);
     make_path(place, false)?;
@@ -609,27 +525,27 @@ fn make_path(path: &Path, directory: bool) -> io::Result<()> {
     Ok(())
 }
 
-fn read_only_tree(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn read_only_tree(path: &Path) -> io::Result<OwnedFd> {
     let tree = sys::clone_tree(&c_path(path)?)?;
     let flags = MountAttributes::READ_ONLY | MountAttributes::NO_SUID | MountAttributes::NO_DEVICES;
     sys::restrict_tree(tree.as_fd(), MountAttributes(flags))?;
     Ok(tree)
 }
 
-fn attach(tree: &OwnedFd, path: &Path) -> io::Result<()> {
+pub(super) fn attach(tree: &OwnedFd, path: &Path) -> io::Result<()> {
     sys::attach_tree(tree.as_fd(), &c_path(path)?)
 }
 
-fn memory(path: &Path, options: &str) -> io::Result<()> {
+pub(super) fn memory(path: &Path, options: &str) -> io::Result<()> {
     memory_with(path, options, MsFlags::MS_NOSUID | MsFlags::MS_NODEV)
 }
 
-fn memory_with(path: &Path, options: &str, flags: MsFlags) -> io::Result<()> {
+pub(super) fn memory_with(path: &Path, options: &str, flags: MsFlags) -> io::Result<()> {
     mount(Some("bartizan"), path, Some("tmpfs"), flags, Some(options))?;
     Ok(())
 }
 
-fn on_host(path: &Path) -> PathBuf {
+pub(super) fn on_host(path: &Path) -> PathBuf {
     let mut host = PathBuf::from(HOST);
     host.extend(
         path.components()

@@ -1,7 +1,8 @@
 //! The sandbox on the real kernel: what a pod can do and what an application in it cannot.
 //!
 //! This program is its own sandbox init, its own application (bound into each container as the mesh's binary is) and its
-//! own victim for `kill -9`. As root it runs everything twice: as root and as a user without privilege.
+//! own victim for `kill -9`. As root it runs everything three times: as root, as a user without privilege, and as a
+//! root that cannot make user namespaces.
 #![expect(
     unsafe_code,
     clippy::print_stdout,
@@ -13,6 +14,7 @@
 
 mod attack;
 mod scene;
+mod world;
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;

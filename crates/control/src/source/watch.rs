@@ -233,7 +233,12 @@ impl Saving {
                 continue;
             };
             let folder = event.mask.contains(AddWatchFlags::IN_ISDIR);
-            if !folder && !name.to_str().is_some_and(is_document) {
+            // `..data` is the link that a mounted ConfigMap or Secret is switched by.
+            if !folder
+                && !name
+                    .to_str()
+                    .is_some_and(|name| is_document(name) || name == "..data")
+            {
                 continue;
             }
             self.relevant = true;

@@ -362,3 +362,54 @@ async fn strict_turns_warnings_into_errors() {
     let plane = fresh.start_with(|options| options.strict = true);
     assert!(plane.status().await.refused);
 }
+
+#[tokio::test]
+async fn a_folder_that_is_switched_by_a_link_is_noticed() {
+    let link = |to: &str, from: &std::path::Path| {
+        let beside = from.with_file_name(".beside");
+        std::os::unix::fs::symlink(to, &beside).unwrap();
+        std::fs::rename(&beside, from).unwrap();
+    };
+    let place = Place::new();
+    place.write("shop.yaml", SHOP);
+    let (here, elsewhere) = (place.documents(), place.state().with_file_name("elsewhere"));
+    for (folder, method) in [("..one", "GET"), ("..two", "POST")] {
+        std::fs::create_dir(here.join(folder)).unwrap();
+        std::fs::write(here.join(folder).join("policy.yaml"), policy(method)).unwrap();
+    }
+    for (folder, method) in [("one", "GET"), ("two", "POST")] {
+        std::fs::create_dir_all(elsewhere.join(folder)).unwrap();
+        let second = policy(method).replace("name: cart, namespace", "name: second, namespace");
+        std::fs::write(elsewhere.join(folder).join("second.yaml"), second).unwrap();
+    }
+    // As a mounted ConfigMap does it, and where only a look from outside notices.
+    link("..one", &here.join("..data"));
+    link("one", &elsewhere.join("current"));
+    link("..data/policy.yaml", &here.join("policy.yaml"));
+    link(
+        &elsewhere.join("current/second.yaml").display().to_string(),
+        &here.join("second.yaml"),
+    );
+    let (plane, _node, _) = running(&place).await;
+    let method_of = async |policy: &str| {
+        let dump = plane.dump("shop/cart-0").await.unwrap();
+        let upsert = dump
+            .resources
+            .into_iter()
+            .find(|upsert| upsert.key == policy)
+            .unwrap();
+        String::from_utf8(upsert.body.to_vec()).unwrap()
+    };
+    assert!(method_of(POLICY).await.contains("GET"));
+    assert!(method_of("policy/shop/second").await.contains("GET"));
+
+    link("..two", &here.join("..data"));
+    link("two", &elsewhere.join("current"));
+    let until = Instant::now() + crate::plane::SOON;
+    for policy in [POLICY, "policy/shop/second"] {
+        while !method_of(policy).await.contains("POST") {
+            assert!(Instant::now() < until, "{policy} has not changed");
+            tokio::task::yield_now().await;
+        }
+    }
+}

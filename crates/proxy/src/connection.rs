@@ -10,9 +10,11 @@ use bartizan_telemetry::{
     AccessRecord, Edge, EdgeLabels, OpenGuard, Reporter, ResponseFlags, SecurityPolicy, families,
 };
 use bartizan_types::{Peer, Port, RuleId};
+use bartizan_wire::stream::MaybeTls;
+use bytes::BytesMut;
 
 use crate::labels;
-use crate::upstream::Target;
+use crate::upstream::{Carried, Target};
 use crate::worker::Worker;
 
 /// Through which door a connection came.
@@ -81,6 +83,18 @@ pub(crate) struct Connection {
     edge: RefCell<Option<(u64, Edge, Arc<bartizan_telemetry::Workload>)>>,
     policy: RefCell<Option<(RuleId, Rc<str>)>>,
     _open: OpenGuard,
+}
+
+/// A connection of which it is known what it carries.
+pub(crate) struct Established {
+    /// The connection.
+    pub(crate) connection: Connection,
+    /// Its stream.
+    pub(crate) io: MaybeTls,
+    /// What was read from it already.
+    pub(crate) read: BytesMut,
+    /// What it carries.
+    pub(crate) carried: Carried,
 }
 
 impl Connection {

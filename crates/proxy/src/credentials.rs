@@ -189,7 +189,10 @@ impl Keeper {
             let mut client = control_plane::connect(&self.control).await?;
             client.sign(request).await.map_err(|status| {
                 use tonic::Code::{InvalidArgument, PermissionDenied, Unauthenticated};
-                if matches!(status.code(), PermissionDenied | Unauthenticated | InvalidArgument) {
+                if matches!(
+                    status.code(),
+                    PermissionDenied | Unauthenticated | InvalidArgument
+                ) {
                     SignError::Refused(Box::new(status))
                 } else {
                     SignError::Call(Box::new(status))

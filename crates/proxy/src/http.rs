@@ -41,11 +41,12 @@ enum Next {
 
 /// Serves a connection of HTTP/1; `read` has been read from it.
 pub(crate) async fn serve_http1(
-    connection: &Connection,
-    registration: &Registration,
+    connection: Connection,
+    registration: Registration,
     io: MaybeTls,
     read: BytesMut,
 ) {
+    let (connection, registration) = (&connection, &registration);
     let mut down = h1::ServerConnection::with_prefix(io, read, Limits::default());
     let mut seen = connection.worker.changes();
     loop {
@@ -77,7 +78,7 @@ pub(crate) async fn serve_http1(
             After::Upgraded(upgraded) => {
                 let (io, read) = down.into_upgraded();
                 let io = Prefixed::new(io, read);
-                return tcp::carry_upgraded(connection, registration, io, *upgraded).await;
+                return Box::pin(tcp::carry_upgraded(connection, registration, io, *upgraded)).await;
             }
         }
     }
@@ -128,7 +129,7 @@ enum Event {
 }
 
 /// Serves a connection of HTTP/2.
-pub(crate) async fn serve_http2(connection: Connection, registration: &Registration, io: Prefixed<MaybeTls>) {
+pub(crate) async fn serve_http2(connection: Connection, registration: Registration, io: Prefixed<MaybeTls>) {
     let connection = Rc::new(connection);
     let worker = &connection.worker;
     let settings = h2::Settings::default();

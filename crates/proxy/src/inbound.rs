@@ -18,10 +18,8 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::connection::{App, Connection, Door};
-use crate::http::{serve_http1, serve_http2};
+use crate::connection::{App, Connection, Door, Established};
 use crate::outbound::{SILENCE, await_first, kind_of};
-use crate::tcp;
 use crate::upstream::Carried;
 use crate::worker::{Registration, What, Worker};
 
@@ -30,24 +28,22 @@ const BEGIN: Duration = Duration::from_secs(10);
 /// How long a PERMISSIVE port waits for a `ClientHello` where the client may also be waiting for the server.
 const PERMISSIVE: Duration = Duration::from_secs(1);
 
-/// Serves one accepted connection.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    registration: Registration,
+/// Finds out what an accepted connection is; `None` when it is not served.
+pub(crate) async fn establish(
+    worker: &Rc<Worker>,
+    registration: &Registration,
     mut tcp: TcpStream,
     (remote, local): (SocketAddr, SocketAddr),
     app: App,
-) {
-    let Ok(port) = Port::new(u32::from(local.port())) else {
-        return;
-    };
+) -> Option<Established> {
+    let port = Port::new(u32::from(local.port())).ok()?;
     let door = Door::Inbound { port, app };
     let engine = worker.engine();
-    let plain = |peer| Connection::new(&worker, door.clone(), peer, remote, local, None);
+    let plain = |peer| Connection::new(worker, door.clone(), peer, remote, local, None);
     let Some(view) = engine.snapshot().view(&worker.shared.workload) else {
         plain(Peer::Plaintext).log_refused(ResponseFlags::NR, "no_configuration");
         let _ = reset_on_drop(&tcp);
-        return;
+        return None;
     };
     let mode = view.mtls_of(port);
     let protocol = view
@@ -67,7 +63,7 @@ pub(crate) async fn serve(
         None => Sniffed::Other,
         Some(patience) => match timeout(patience, sniff::read_first(&mut tcp, &mut read)).await {
             Ok(Ok(sniffed)) => sniffed,
-            Ok(Err(_)) => return,
+            Ok(Err(_)) => return None,
             Err(_) => Sniffed::Other,
         },
     };
@@ -76,22 +72,24 @@ pub(crate) async fn serve(
         // The client went away, or says nothing: a health checker that only connects is no attack.
         plain(Peer::Plaintext).log_refused(ResponseFlags::NR, "silent");
         let _ = reset_on_drop(&tcp);
-        return;
+        return None;
     }
     match admit(mode, first_bytes(&sniffed)) {
         Admission::Refuse(refused) => {
             worker.count(&families::PLAINTEXT_REFUSED, &["inbound"]);
             plain(Peer::Plaintext).log_refused(ResponseFlags::NR, &format!("plaintext_refused: {refused}"));
             let _ = reset_on_drop(&tcp);
+            None
         }
-        Admission::PassThrough => {
-            let connection = plain(Peer::Plaintext);
-            let io = Prefixed::new(tcp.into(), read.freeze());
-            tcp::serve(&connection, &registration, &engine, io).await;
-        }
+        Admission::PassThrough => Some(Established {
+            connection: plain(Peer::Plaintext),
+            io: tcp.into(),
+            read,
+            carried: Carried::Tcp,
+        }),
         Admission::Plaintext => {
             let connection = plain(Peer::Plaintext);
-            carry(
+            find_out(
                 connection,
                 registration,
                 tcp.into(),
@@ -100,14 +98,12 @@ pub(crate) async fn serve(
                 protocol,
                 Negotiated::Unsaid,
             )
-            .await;
+            .await
         }
         Admission::EndTls => {
-            let Some((stream, peer, sni, alpn)) = end_tls(&worker, &plain, tcp, read).await else {
-                return;
-            };
-            let connection = Connection::new(&worker, door, peer, remote, local, sni);
-            carry(
+            let (stream, peer, sni, alpn) = end_tls(worker, &plain, tcp, read).await?;
+            let connection = Connection::new(worker, door, peer, remote, local, sni);
+            find_out(
                 connection,
                 registration,
                 stream,
@@ -116,7 +112,7 @@ pub(crate) async fn serve(
                 protocol,
                 alpn,
             )
-            .await;
+            .await
         }
     }
 }
@@ -152,50 +148,39 @@ async fn end_tls(
 }
 
 /// HTTP or bytes, by what is declared, then by what was agreed on, then by what comes first.
-async fn carry(
+async fn find_out(
     connection: Connection,
-    registration: Registration,
+    registration: &Registration,
     mut io: MaybeTls,
     mut read: BytesMut,
     sniffed: Option<Sniffed>,
     protocol: Protocol,
     negotiated: Negotiated,
-) {
-    let engine = connection.worker.engine();
-    let kind = match (protocol, negotiated) {
+) -> Option<Established> {
+    let carried = match (protocol, negotiated) {
         (Protocol::Tcp | Protocol::Tls, _) => Carried::Tcp,
         (_, Negotiated::Http1) => Carried::Http1,
         (_, Negotiated::Http2) => Carried::Http2,
         (_, Negotiated::Unsaid) => {
-            let may_be_bytes =
-                protocol == Protocol::Detect && authorize_tcp(&engine, &connection.facts()).is_ok();
-            let known = sniffed.filter(|_| !read.is_empty());
-            let first = match known {
-                Some(first) => Some(first),
+            let first = match sniffed.filter(|_| !read.is_empty()) {
+                Some(first) => first,
                 None => {
+                    let engine = connection.worker.engine();
+                    let may_be_bytes =
+                        protocol == Protocol::Detect && authorize_tcp(&engine, &connection.facts()).is_ok();
                     let patience = may_be_bytes.then_some(SILENCE);
-                    await_first(&connection, &registration, &mut io, &mut read, patience).await
+                    await_first(&connection, registration, &mut io, &mut read, patience).await?
                 }
             };
-            match first {
-                None => return,
-                Some(first) => kind_of(protocol, &first),
-            }
+            kind_of(protocol, &first)
         }
     };
-    match kind {
-        Carried::Http1 => serve_http1(&connection, &registration, io, read).await,
-        Carried::Http2 => serve_http2(connection, &registration, Prefixed::new(io, read.freeze())).await,
-        Carried::Tcp => {
-            tcp::serve(
-                &connection,
-                &registration,
-                &engine,
-                Prefixed::new(io, read.freeze()),
-            )
-            .await;
-        }
-    }
+    Some(Established {
+        connection,
+        io,
+        read,
+        carried,
+    })
 }
 
 fn first_bytes(sniffed: &Sniffed) -> FirstBytes {

@@ -8,13 +8,16 @@ use std::time::Duration;
 use bartizan_telemetry::families;
 use bartizan_types::Port;
 use bartizan_wire::socket::{original_destination, reset_on_drop, tune_accepted};
+use bartizan_wire::stream::Prefixed;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 
-use crate::connection::App;
+use crate::connection::{App, Established};
 use crate::drain::Stage;
-use crate::worker::Worker;
-use crate::{gateway, inbound, outbound};
+use crate::http::{serve_http1, serve_http2};
+use crate::upstream::Carried;
+use crate::worker::{Registration, Worker};
+use crate::{gateway, inbound, outbound, tcp};
 
 /// Connections of one listener on one worker at most; above that the kernel keeps them waiting.
 const MOST_CONNECTIONS: usize = 100_000;
@@ -122,6 +125,7 @@ async fn serve(worker: Rc<Worker>, tcp: TcpStream, remote: SocketAddr, role: Rol
     };
     let refuse = |reason| {
         worker.count(&families::CONNECTIONS_REFUSED, &[role.direction(), reason]);
+        // A connection that is gone already needs no reset.
         let _ = reset_on_drop(&tcp);
     };
     let local = match role {
@@ -133,33 +137,57 @@ async fn serve(worker: Rc<Worker>, tcp: TcpStream, remote: SocketAddr, role: Rol
         Role::Outbound | Role::Inbound { .. } | Role::Gateway { .. } => local,
     };
     let registration = worker.register(remote, local).await;
+    if let Role::CapturedOutbound { own } = role
+        && local.port() == own_port
+        && (local.ip().is_loopback() || local.ip() == own)
+    {
+        // Straight to the proxy's own socket: there is no destination behind it.
+        return refuse("own_listener");
+    }
+    if let Role::CapturedInbound { own } = role
+        && (local.ip() != own || local.port() == own_port)
+    {
+        return refuse("own_listener");
+    }
+    // Boxed one after the other, so that an open connection holds only what it needs.
+    let established = Box::pin(establish(&worker, &registration, tcp, (remote, local), role)).await;
+    let Some(Established {
+        connection,
+        io,
+        read,
+        carried,
+    }) = established
+    else {
+        return;
+    };
+    match carried {
+        Carried::Http1 => Box::pin(serve_http1(connection, registration, io, read)).await,
+        Carried::Http2 => {
+            let io = Prefixed::new(io, read.freeze());
+            Box::pin(serve_http2(connection, registration, io)).await;
+        }
+        Carried::Tcp => {
+            let io = Prefixed::new(io, read.freeze());
+            Box::pin(tcp::serve(connection, registration, io)).await;
+        }
+    }
+}
+
+async fn establish(
+    worker: &Rc<Worker>,
+    registration: &Registration,
+    tcp: TcpStream,
+    addresses: (SocketAddr, SocketAddr),
+    role: Role,
+) -> Option<Established> {
     match role {
-        Role::CapturedOutbound { own } => {
-            // Straight to the proxy's own socket: there is no destination behind it.
-            if local.port() == own_port && (local.ip().is_loopback() || local.ip() == own) {
-                return refuse("own_listener");
-            }
-            outbound::serve(Rc::clone(&worker), registration, tcp, (remote, local)).await;
+        Role::CapturedOutbound { .. } | Role::Outbound => {
+            outbound::establish(worker, registration, tcp, addresses).await
         }
         Role::CapturedInbound { own } => {
-            if local.ip() != own || local.port() == own_port {
-                return refuse("own_listener");
-            }
-            inbound::serve(
-                Rc::clone(&worker),
-                registration,
-                tcp,
-                (remote, local),
-                App::Pod(own),
-            )
-            .await;
+            inbound::establish(worker, registration, tcp, addresses, App::Pod(own)).await
         }
-        Role::Outbound => outbound::serve(worker, registration, tcp, (remote, local)).await,
-        Role::Inbound { to } => {
-            inbound::serve(worker, registration, tcp, (remote, local), App::At(to)).await;
-        }
-        Role::Gateway { port, .. } => {
-            gateway::serve(worker, registration, tcp, (remote, local), port).await;
-        }
+        Role::Inbound { to } => inbound::establish(worker, registration, tcp, addresses, App::At(to)).await,
+        Role::Gateway { port, .. } => gateway::establish(worker, registration, tcp, addresses, port).await,
     }
 }

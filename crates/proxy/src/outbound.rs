@@ -11,32 +11,30 @@ use std::time::Duration;
 use bartizan_decide::{Destination, outbound};
 use bartizan_types::{Peer, Protocol};
 use bartizan_wire::sniff::{self, FirstBytes};
-use bartizan_wire::stream::{MaybeTls, Prefixed};
+use bartizan_wire::stream::MaybeTls;
 use bytes::BytesMut;
 use tokio::io::AsyncRead;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::connection::{Connection, Door};
+use crate::connection::{Connection, Door, Established};
 use crate::drain::Stage;
-use crate::http::{IDLE, serve_http1, serve_http2};
-use crate::tcp;
+use crate::http::IDLE;
 use crate::upstream::Carried;
 use crate::worker::{Registration, What, Worker};
 
 /// How long a client may be silent before it is taken for one that waits for its server, where that is allowed.
 pub(crate) const SILENCE: Duration = Duration::from_millis(100);
 
-/// Serves one captured connection.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    registration: Registration,
+/// Finds out what a captured connection is; `None` when it ended before that.
+pub(crate) async fn establish(
+    worker: &Rc<Worker>,
+    registration: &Registration,
     tcp: TcpStream,
     (remote, local): (SocketAddr, SocketAddr),
-) {
-    let connection = Connection::new(&worker, Door::Outbound, Peer::Plaintext, remote, local, None);
-    let engine = worker.engine();
-    let protocol = match outbound(engine.snapshot(), local) {
+) -> Option<Established> {
+    let connection = Connection::new(worker, Door::Outbound, Peer::Plaintext, remote, local, None);
+    let protocol = match outbound(worker.engine().snapshot(), local) {
         Destination::Service { port, .. } => port.protocol,
         Destination::Workload { protocol, .. } => protocol,
         // What is refused is told in the client's own words, when it speaks first.
@@ -44,28 +42,19 @@ pub(crate) async fn serve(
     };
     let mut io = MaybeTls::from(tcp);
     let mut read = BytesMut::new();
-    let kind = if matches!(protocol, Protocol::Tcp | Protocol::Tls) {
+    let carried = if matches!(protocol, Protocol::Tcp | Protocol::Tls) {
         Carried::Tcp
     } else {
         let patience = (protocol == Protocol::Detect).then_some(SILENCE);
-        match await_first(&connection, &registration, &mut io, &mut read, patience).await {
-            Some(first) => kind_of(protocol, &first),
-            None => return,
-        }
+        let first = await_first(&connection, registration, &mut io, &mut read, patience).await?;
+        kind_of(protocol, &first)
     };
-    match kind {
-        Carried::Http1 => serve_http1(&connection, &registration, io, read).await,
-        Carried::Http2 => serve_http2(connection, &registration, Prefixed::new(io, read.freeze())).await,
-        Carried::Tcp => {
-            tcp::serve(
-                &connection,
-                &registration,
-                &engine,
-                Prefixed::new(io, read.freeze()),
-            )
-            .await;
-        }
-    }
+    Some(Established {
+        connection,
+        io,
+        read,
+        carried,
+    })
 }
 
 /// The client's first bytes. With `patience`, silence is an answer too; without, a client may take as long as between two

@@ -81,14 +81,13 @@ struct Outcome<'c> {
 }
 
 /// Serves a connection of bytes, from the decision to the last byte.
-pub(crate) async fn serve(
-    connection: &Connection,
-    registration: &Registration,
-    engine: &Engine,
-    mut io: Prefixed<MaybeTls>,
-) {
+pub(crate) async fn serve(connection: Connection, registration: Registration, mut io: Prefixed<MaybeTls>) {
+    let (connection, registration) = (&connection, &registration);
+    let engine = connection.worker.engine();
     let mut outcome = Outcome::begin(connection, engine.snapshot().version().0);
-    match open(connection, engine, &mut outcome).await {
+    let opened = Box::pin(open(connection, &engine, &mut outcome)).await;
+    drop(engine);
+    match opened {
         Some((mut up, target)) => {
             let _busy = InFlightGuard::new(&target);
             let ended = outcome.carry(registration, &mut io, &mut up, &target).await;

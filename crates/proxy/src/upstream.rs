@@ -49,8 +49,6 @@ pub(crate) struct Lease {
     pub(crate) up: AnyUpstream<MaybeTls>,
     /// The connection's own address.
     pub(crate) local: Option<SocketAddr>,
-    /// Whether other requests went over it before.
-    pub(crate) is_kept: bool,
 }
 
 /// A connection that waits for its next request.
@@ -130,7 +128,26 @@ impl Upstreams {
         }
     }
 
-    /// A connection for one request, which may be sent for the warrant's sake: a kept one, else a new one.
+    /// A connection that other requests went over before, or a stream of one; for a request that may be sent for the
+    /// warrant's sake.
+    pub(crate) fn kept(&self, _warrant: &Warrant, target: &Rc<Target>, now: Instant) -> Option<Lease> {
+        let key = TargetKey(Rc::clone(target));
+        if target.id.carried == Carried::Http2 {
+            target.used.set(now);
+            let connection = self.http2.borrow_mut().checkout(&key)?;
+            return Some(Lease {
+                up: AnyUpstream::Http2(connection.open()),
+                local: None,
+            });
+        }
+        let kept = self.http1.borrow_mut().checkout(&key, now)?;
+        Some(Lease {
+            up: AnyUpstream::Http1(kept.connection),
+            local: kept.local,
+        })
+    }
+
+    /// As [`Self::kept`], on a new connection, or on one that another request is opening.
     ///
     /// # Errors
     /// [`ConnectError`]; nothing was sent.
@@ -139,40 +156,18 @@ impl Upstreams {
         _warrant: &Warrant,
         worker: &Worker,
         target: &Rc<Target>,
-        now: Instant,
     ) -> Result<Lease, ConnectError> {
-        match target.id.carried {
-            Carried::Http2 => {
-                target.used.set(now);
-                let (stream, is_kept) = self.stream(worker, target).await?;
-                Ok(Lease {
-                    up: AnyUpstream::Http2(stream),
-                    local: None,
-                    is_kept,
-                })
-            }
-            Carried::Http1 | Carried::Tcp => {
-                let key = TargetKey(Rc::clone(target));
-                let kept = self.http1.borrow_mut().checkout(&key, now);
-                let (connection, local, is_kept) = match kept {
-                    Some(kept) => (kept.connection, kept.local, true),
-                    None => {
-                        let stream = connect::open(worker, target).await?;
-                        let local = stream.tcp().local_addr().ok();
-                        (
-                            h1::ClientConnection::new(stream, h1::Limits::default()),
-                            local,
-                            false,
-                        )
-                    }
-                };
-                Ok(Lease {
-                    up: AnyUpstream::Http1(connection),
-                    local,
-                    is_kept,
-                })
-            }
+        if target.id.carried == Carried::Http2 {
+            return Ok(Lease {
+                up: AnyUpstream::Http2(self.stream(worker, target).await?),
+                local: None,
+            });
         }
+        let stream = connect::open(worker, target).await?;
+        Ok(Lease {
+            local: stream.tcp().local_addr().ok(),
+            up: AnyUpstream::Http1(h1::ClientConnection::new(stream, h1::Limits::default())),
+        })
     }
 
     /// Closes what has been idle too long.
@@ -201,16 +196,12 @@ impl Upstreams {
     }
 
     /// A stream of an HTTP/2 connection that is open, or is being opened by another request.
-    async fn stream(
-        &self,
-        worker: &Worker,
-        target: &Rc<Target>,
-    ) -> Result<(h2::ClientStream, bool), ConnectError> {
+    async fn stream(&self, worker: &Worker, target: &Rc<Target>) -> Result<h2::ClientStream, ConnectError> {
         let key = TargetKey(Rc::clone(target));
         loop {
             let open = self.http2.borrow_mut().checkout(&key);
             if let Some(connection) = open {
-                return Ok((connection.open(), true));
+                return Ok(connection.open());
             }
             let waiting = self.opening.borrow().get(&key).cloned();
             if let Some(opening) = waiting {
@@ -223,7 +214,7 @@ impl Upstreams {
             };
             let connection = opened?;
             self.http2.borrow_mut().insert(key, connection.clone());
-            return Ok((connection.open(), false));
+            return Ok(connection.open());
         }
     }
 

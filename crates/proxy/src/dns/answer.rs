@@ -165,7 +165,10 @@ fn malformed(bytes: &[u8]) -> Option<Answered> {
     })
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "what else there is in DNS is of no interest here")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what else there is in DNS is of no interest here"
+)]
 fn kind_of(kind: RecordType) -> &'static str {
     match kind {
         RecordType::A => "A",

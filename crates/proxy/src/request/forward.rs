@@ -3,9 +3,10 @@
 
 use std::borrow::Cow;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bartizan_decide::{
@@ -163,27 +164,38 @@ async fn send<D: Client>(
     outcome: &mut Outcome<'_>,
 ) -> Tried {
     let worker = &connection.worker;
-    let leased = worker.upstreams.lease(warrant, worker, target, outcome.start);
-    let mut lease = match within(until, leased).await {
-        None => return Tried::TimedOut,
-        Some(Err(error)) => return Tried::Connect(error),
-        Some(Ok(lease)) => lease,
+    let kept = worker.upstreams.kept(warrant, target, outcome.start);
+    let mut lease = if let Some(lease) = kept {
+        worker.reused.increment();
+        lease
+    } else {
+        // Boxed: once for a connection, and large.
+        let opening = Box::pin(worker.upstreams.lease(warrant, worker, target));
+        let opened = match until {
+            Some(until) => tokio::time::timeout_at(until.into(), opening).await,
+            None => Ok(opening.await),
+        };
+        match opened {
+            Err(_) => return Tried::TimedOut,
+            Ok(Err(error)) => return Tried::Connect(error),
+            Ok(Ok(lease)) => lease,
+        }
     };
     if let Door::Inbound { port, app } = connection.door
         && outcome.attempts > 1
     {
         worker.upstreams.note_application(port, app, target.id.address);
     }
-    if lease.is_kept {
-        worker.reused.increment();
-    }
     outcome.upstream_local = lease.local;
-    let sent = within(until, watch.during(send_request(down, &mut lease.up, head))).await;
+    let sent = {
+        let sending = pin!(send_request(down, &mut lease.up, head));
+        watch.during(until, sending).await
+    };
     match sent {
-        None => Tried::TimedOut,
-        Some(Err(denied)) => Tried::Denied(denied),
-        Some(Ok(Err(error))) => Tried::Exchange(error),
-        Some(Ok(Ok(response))) => Tried::Answered(lease, response),
+        Err(Stopped::TimedOut) => Tried::TimedOut,
+        Err(Stopped::Denied(denied)) => Tried::Denied(denied),
+        Ok(Err(error)) => Tried::Exchange(error),
+        Ok(Ok(response)) => Tried::Answered(lease, response),
     }
 }
 
@@ -199,13 +211,12 @@ async fn give_back<D: Client>(
     deadline: Option<Instant>,
     outcome: &mut Outcome<'_>,
 ) -> After {
-    let sent = within(
-        deadline,
-        watch.during(send_response(down, &mut lease.up, response)),
-    )
-    .await;
+    let sent = {
+        let sending = pin!(send_response(down, &mut lease.up, response));
+        watch.during(deadline, sending).await
+    };
     match sent {
-        Some(Ok(Ok(()))) => {
+        Ok(Ok(())) => {
             outcome.completed = true;
             if response.status == StatusCode::SWITCHING_PROTOCOLS
                 && let AnyUpstream::Http1(up) = lease.up
@@ -216,22 +227,22 @@ async fn give_back<D: Client>(
             connection.worker.upstreams.keep(&target, lease, outcome.start);
             return After::Done;
         }
-        None => {
+        Err(Stopped::TimedOut) => {
             outcome.flags |= ResponseFlags::UT;
             outcome.details = Cow::Borrowed("response_timeout");
         }
-        Some(Err(denied)) => {
+        Err(Stopped::Denied(denied)) => {
             super::deny(outcome, &denied);
             connection.worker.count(
                 &families::CONNECTIONS_JUDGED,
                 &[connection.door.direction(), "policy"],
             );
         }
-        Some(Ok(Err(error))) if error.side == Side::Downstream => {
+        Ok(Err(error)) if error.side == Side::Downstream => {
             outcome.flags |= ResponseFlags::DC;
             outcome.details = Cow::Borrowed("downstream_remote_disconnect");
         }
-        Some(Ok(Err(error))) => {
+        Ok(Err(error)) => {
             outcome.flags |= ResponseFlags::UC;
             outcome.details = Cow::Borrowed("upstream_reset_after_response_started{connection_termination}");
             outcome.transport_failure = transport_failure(&error.cause);
@@ -346,13 +357,28 @@ struct Watch<'a> {
     seen: u64,
 }
 
+/// Why a request ended before its time.
+enum Stopped {
+    TimedOut,
+    Denied(Denied),
+}
+
 impl Watch<'_> {
-    /// Does `work` for as long as the request is allowed.
-    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Denied> {
-        let mut work = pin!(work);
+    /// Does `work` for as long as the request is allowed and its time is not over.
+    async fn during<T>(
+        &mut self,
+        until: Option<Instant>,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Stopped> {
+        let mut timer = until.map(|until| Box::pin(tokio::time::sleep_until(until.into())));
         poll_fn(|cx| {
             if self.connection.worker.changes() != self.seen {
-                self.judge()?;
+                self.judge().map_err(Stopped::Denied)?;
+            }
+            if let Some(timer) = &mut timer
+                && timer.as_mut().poll(cx).is_ready()
+            {
+                return Poll::Ready(Err(Stopped::TimedOut));
             }
             work.as_mut().poll(cx).map(Ok)
         })
@@ -369,14 +395,6 @@ impl Watch<'_> {
         }
         self.engine = new;
         Ok(())
-    }
-}
-
-/// `None` when the time is over first. Without a limit nothing is set up.
-async fn within<T>(until: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
-    match until {
-        None => Some(work.await),
-        Some(until) => tokio::time::timeout_at(until.into(), work).await.ok(),
     }
 }
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bartizan_mesh::{
-    Action, Backend, HeaderEdit, Listener, MtlsMode, PathSelector, Policy, Resource, Route, RouteFilter, RouteMatch,
-    RouteRule, View,
+    Action, Backend, HeaderEdit, Listener, MtlsMode, PathSelector, Policy, Resource, Route, RouteFilter,
+    RouteMatch, RouteRule, View,
 };
 use bartizan_proxy::{Running, StaticConfig, StaticListener, StaticRole};
 use bartizan_types::{HostPattern, Name};
 
-use crate::scene::{App, Client, PATIENCE, Plan, Scene, allow, echo_app, everything, free, get, id, metric, name, port};
+use crate::scene::{
+    App, Client, PATIENCE, Plan, Scene, allow, echo_app, everything, free, get, id, metric, name, port,
+};
 
 struct Way {
     scene: Scene,
@@ -127,21 +129,33 @@ fn way(methods: &[&str]) -> Way {
 }
 
 fn ask(way: &Way, path: &str, more: &str) -> String {
-    Client::new(way.address).ask(&format!("GET {path} HTTP/1.1\r\nhost: shop.example\r\n{more}\r\n"))
+    Client::new(way.address).ask(&format!(
+        "GET {path} HTTP/1.1\r\nhost: shop.example\r\n{more}\r\n"
+    ))
 }
 
 #[test]
 fn a_routed_request_passes_with_the_gateways_fields() {
     let way = way(&["GET"]);
-    let answer = ask(&way, "/v1/a", "x-request-id: forged\r\nx-forwarded-for: 1.2.3.4\r\n");
+    let answer = ask(
+        &way,
+        "/v1/a",
+        "x-request-id: forged\r\nx-forwarded-for: 1.2.3.4\r\n",
+    );
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(!answer.contains("forged"), "{answer}");
     let lower = answer.to_ascii_lowercase();
     assert!(lower.contains("x-forwarded-for: 1.2.3.4,127.0.0.1"), "{answer}");
     assert!(lower.contains("x-forwarded-proto: http"), "{answer}");
-    assert!(answer.contains("URI=spiffe://cluster.local/ns/shop/sa/gate"), "{answer}");
+    assert!(
+        answer.contains("URI=spiffe://cluster.local/ns/shop/sa/gate"),
+        "{answer}"
+    );
     let log = way.scene.server_log(1);
-    assert_eq!(log[0]["source_principal"], "spiffe://cluster.local/ns/shop/sa/gate");
+    assert_eq!(
+        log[0]["source_principal"],
+        "spiffe://cluster.local/ns/shop/sa/gate"
+    );
 }
 
 #[test]
@@ -150,7 +164,10 @@ fn routes_edit_and_limit() {
     let answer = ask(&way, "/edited", "x-gone: here\r\nx-set: mine\r\n");
     assert!(answer.contains("x-answer: edited"), "{answer}");
     assert!(!answer.contains("x-app: echo"), "{answer}");
-    assert!(answer.contains("x-set: by-route") && !answer.contains("x-gone"), "{answer}");
+    assert!(
+        answer.contains("x-set: by-route") && !answer.contains("x-gone"),
+        "{answer}"
+    );
     let answer = ask(&way, "/slow", "");
     assert!(answer.starts_with("HTTP/1.1 504 "), "{answer}");
 }
@@ -166,12 +183,25 @@ fn what_has_no_route_or_no_backend_or_no_policy_is_told_apart() {
         ("/v1/%2e%2e", "shop.example", "GET", "400"),
     ] {
         let mut client = Client::new(way.address);
-        let answer = client.ask(&format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n"));
-        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path} {answer}");
-        assert_eq!(answer.contains("x-bartizan-decision"), matches!(status, "403" | "400"), "{answer}");
+        let answer = client.ask(&format!(
+            "{method} {path} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n\r\n"
+        ));
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{path} {answer}"
+        );
+        assert_eq!(
+            answer.contains("x-bartizan-decision"),
+            matches!(status, "403" | "400"),
+            "{answer}"
+        );
     }
     crate::scene::until("all are counted", || {
-        metric(&way.gateway.metrics(), "istio_requests_total", &["reporter=\"source\""]) >= 5.0
+        metric(
+            &way.gateway.metrics(),
+            "istio_requests_total",
+            &["reporter=\"source\""],
+        ) >= 5.0
     });
     assert_eq!(way.app.requests.load(std::sync::atomic::Ordering::SeqCst), 0);
 }
@@ -194,7 +224,10 @@ async fn http2_from_outside_reaches_a_service_of_http1() {
     let mut body = response.into_body();
     let text = String::from_utf8(body.data().await.unwrap().unwrap().to_vec()).unwrap();
     assert!(text.starts_with("POST /v1/x HTTP/1.1\r\n"), "{text}");
-    assert!(text.to_ascii_lowercase().contains("host: shop.example") && text.ends_with("hello"), "{text}");
+    assert!(
+        text.to_ascii_lowercase().contains("host: shop.example") && text.ends_with("hello"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -99,21 +99,34 @@ impl Mesh {
             privilege: start.privilege,
             _turn: turn,
         };
-        let documents = mesh.documents.display().to_string();
+        mesh.start(&start.arguments);
+        mesh
+    }
+
+    /// Ends it and starts it again, from the same documents and state.
+    #[must_use]
+    pub fn again(mut self) -> Self {
+        let ended = self.down();
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        self.start(&[]);
+        self
+    }
+
+    fn start(&mut self, more: &[String]) {
+        let documents = self.documents.display().to_string();
         let mut arguments = vec!["up", "--detach", "--output", "json"];
-        arguments.extend(start.arguments.iter().map(String::as_str));
+        arguments.extend(more.iter().map(String::as_str));
         arguments.push(&documents);
-        let ended = mesh.bartizan(&arguments);
+        let ended = self.bartizan(&arguments);
         assert!(
             ended.code == 0,
             "up ended with {}:\n{}\n{}\n{}",
             ended.code,
             ended.stdout,
             ended.stderr,
-            mesh.last_words()
+            self.last_words()
         );
-        mesh.summary = serde_json::from_str(&ended.stdout).expect("up prints JSON");
-        mesh
+        self.summary = serde_json::from_str(&ended.stdout).expect("up prints JSON");
     }
 
     /// Runs a command of the binary against this mesh.
@@ -181,7 +194,11 @@ impl Mesh {
                 line.len() >= arguments.len()
                     && line.iter().zip(arguments).enumerate().all(|(at, (one, other))| {
                         // The program may be written with its folder.
-                        if at == 0 { one.rsplit('/').next() == Some(other) } else { one == other }
+                        if at == 0 {
+                            one.rsplit('/').next() == Some(other)
+                        } else {
+                            one == other
+                        }
                     })
             })
             .collect();
@@ -212,15 +229,28 @@ impl Mesh {
 
     /// A command that stands on the mesh's wire: in the network of its bridge, where no capture and no proxy is.
     pub fn on_the_wire(&self, program: &str) -> Command {
-        let init = self.processes(&["bartizan", "internal", "sandbox-init"]);
-        let target = init.first().expect("the sandbox runs").to_string();
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &target, "--net"]);
-        if !nix::unistd::geteuid().is_root() {
-            command.args(["--user", "--preserve-credentials"]);
-        }
-        command.arg(program);
-        command
+        let found = self.processes(&["bartizan", "internal", "sandbox-init"]);
+        let outer = *found.first().expect("the sandbox runs");
+        // Its child is the first process of the sandbox's own namespaces.
+        let target = descendants(outer)
+            .first()
+            .expect("the sandbox has a first process")
+            .to_string();
+        let enter = |program: &str| {
+            let mut command = Command::new("nsenter");
+            command.args(["--target", &target, "--net"]);
+            if !nix::unistd::geteuid().is_root() {
+                command.args(["--user", "--preserve-credentials"]);
+            }
+            command.arg(program);
+            command
+        };
+        // The bridge itself has no address: whoever stands on the wire takes one.
+        let mut address = enter("ip");
+        address.args(["address", "replace", "10.66.250.1/16", "dev", "mesh0"]);
+        let ended = run(address, Duration::from_secs(10));
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        enter(program)
     }
 
     /// Where the example's gateway listens.

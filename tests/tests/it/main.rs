@@ -1,5 +1,7 @@
 //! End-to-end tests: the real binary, as a user without privileges, in its own namespaces, with other people's programs.
 //! One binary, so that it links once.
 
+mod bypass;
 mod commands;
+mod identity;
 mod telemetry;

@@ -109,8 +109,7 @@ impl Connection {
     ) -> Self {
         let forwarded = match (&peer, worker.shared.identity.get()) {
             (Peer::Authenticated(peer), Some(identity)) => {
-                let current = identity.credentials.current();
-                let own = current.svid().id();
+                let own = &identity.id;
                 Some(format!("By={own};Subject=\"\";URI={peer}").into())
             }
             _ => None,

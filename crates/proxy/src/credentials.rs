@@ -69,14 +69,15 @@ pub(crate) enum SignError {
 pub(crate) struct Expired(SignError);
 
 impl Keeper {
-    /// Takes a predecessor's credentials over, or asks until the authority issues some.
+    /// Takes a predecessor's credentials over, or asks until the authority issues some. Says since when they are held.
     ///
     /// # Errors
     /// [`SignError::NoProof`] when there is nothing to ask with.
-    pub(crate) async fn begin(&self) -> Result<(), SignError> {
+    pub(crate) async fn begin(&self) -> Result<SystemTime, SignError> {
         if let Some((svid, bundle)) = self.adopt() {
+            let since = svid.not_before();
             self.put(svid, bundle)?;
-            return Ok(());
+            return Ok(since);
         }
         let Some(secret) = &self.secret else {
             return Err(SignError::NoProof);
@@ -88,7 +89,7 @@ impl Keeper {
                 .ask(|_| Ok(sign_request::Proof::Bootstrap(secret.clone())))
                 .await;
             match asked.and_then(|(svid, bundle)| self.put(svid, bundle)) {
-                Ok(()) => return Ok(()),
+                Ok(()) => return Ok(self.shared.clock.now()),
                 Err(error) => {
                     failures += 1;
                     tracing::warn!("no SVID yet: {error}");
@@ -98,24 +99,25 @@ impl Keeper {
         }
     }
 
-    /// Renews for as long as the proxy lives.
+    /// Renews for as long as the proxy lives. An SVID is dated back against clocks that differ, so that the half of its life
+    /// is counted from when it came: `since`.
     ///
     /// # Errors
     /// [`Expired`]; the memory file is empty then.
-    pub(crate) async fn renew(&self) -> Result<std::convert::Infallible, Expired> {
+    pub(crate) async fn renew(&self, mut since: SystemTime) -> Result<std::convert::Infallible, Expired> {
         let renewals = |result: &str| {
             self.shared
                 .registry
                 .counter(&families::CERTIFICATE_RENEWALS, &[result])
         };
         loop {
-            let (due, _) = self.due();
-            self.sleep_until(due).await;
+            self.sleep_until(renew_at(since, self.end(), random_unit())).await;
             let mut failures = 0;
             loop {
                 let error = match self.renew_once().await {
                     Ok(()) => {
                         renewals("ok").add(1);
+                        since = self.shared.clock.now();
                         break;
                     }
                     Err(error) => error,
@@ -123,8 +125,7 @@ impl Keeper {
                 renewals("failed").add(1);
                 failures += 1;
                 tracing::warn!("the SVID is not renewed: {error}");
-                let (_, end) = self.due();
-                if self.shared.clock.now() >= end && matches!(error, SignError::Refused(_)) {
+                if self.shared.clock.now() >= self.end() && matches!(error, SignError::Refused(_)) {
                     if let Some(Err(error)) = self.file.as_ref().map(MemoryFile::clear) {
                         tracing::error!("empty the credentials' file: {error}");
                     }
@@ -145,16 +146,14 @@ impl Keeper {
         }
     }
 
-    /// When to renew, and when the SVID ends.
-    fn due(&self) -> (SystemTime, SystemTime) {
-        match self.shared.identity.get() {
-            Some(identity) => {
-                let current = identity.credentials.current();
-                let (from, to) = (current.svid().not_before(), current.svid().not_after());
-                (renew_at(from, to, random_unit()), to)
-            }
-            None => (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH),
-        }
+    /// When the present SVID ends.
+    fn end(&self) -> SystemTime {
+        self.shared
+            .identity
+            .get()
+            .map_or(SystemTime::UNIX_EPOCH, |identity| {
+                identity.credentials.current().svid().not_after()
+            })
     }
 
     async fn renew_once(&self) -> Result<(), SignError> {

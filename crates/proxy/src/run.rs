@@ -113,9 +113,9 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), ProxyError> {
             }
             tasks.spawn(sync::keep_last_good(Arc::clone(&shared), last_good));
             let failed = |error: &dyn std::fmt::Display| ProxyError::Credentials(error.to_string());
-            keeper.begin().await.map_err(|error| failed(&error))?;
+            let since = keeper.begin().await.map_err(|error| failed(&error))?;
             tasks.spawn(sync::follow(shared, bootstrap.control));
-            match keeper.renew().await {
+            match keeper.renew(since).await {
                 Ok(never) => match never {},
                 Err(error) => Err(failed(&error)),
             }

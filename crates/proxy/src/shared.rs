@@ -7,7 +7,7 @@ use bartizan_identity::{
     ClientTls, Clock, Credentials, CredentialsError, ServerTls, Svid, TlsVersions, TrustBundle,
 };
 use bartizan_telemetry::{AccessLog, Registry, families};
-use bartizan_types::NamespacedName;
+use bartizan_types::{NamespacedName, SpiffeId};
 use tokio::sync::watch;
 
 use crate::drain::Drain;
@@ -39,6 +39,8 @@ pub(crate) struct Shared {
 /// The proxy's credentials and the TLS configurations that follow them.
 #[derive(Debug)]
 pub(crate) struct Identity {
+    /// Who the proxy is; rotation never changes it.
+    pub(crate) id: SpiffeId,
     pub(crate) credentials: Arc<Credentials>,
     pub(crate) server: ServerTls,
     pub(crate) client: ClientTls,
@@ -57,12 +59,14 @@ impl Shared {
         if let Some(identity) = self.identity.get() {
             identity.credentials.replace(svid, bundle)?;
         } else {
+            let id = svid.id().clone();
             let credentials = Credentials::new(svid, bundle)?;
             let server = ServerTls::new(&credentials, &self.clock, TlsVersions::Only13)
                 .expect("the provider has suites for TLS 1.3");
             let client = ClientTls::new(&credentials, &self.clock, TlsVersions::Only13);
             // Only the one keeper of credentials calls this.
             let _ = self.identity.set(Identity {
+                id,
                 credentials,
                 server,
                 client,

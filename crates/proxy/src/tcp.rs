@@ -339,9 +339,7 @@ impl Drop for Outcome<'_> {
             flow.bytes()
         });
         let Some(log) = &worker.log else { return };
-        let own = worker.shared.identity.get();
-        let own = own.map(|identity| identity.credentials.current());
-        let own = own.as_ref().map(|current| current.svid().id().as_str());
+        let own = worker.shared.identity.get().map(|identity| identity.id.as_str());
         let peer = self
             .connection
             .peer

@@ -129,9 +129,7 @@ impl<'c> Outcome<'c> {
         });
         let Some(log) = &worker.log else { return };
         let header = |name| head.and_then(|head| head.headers.get(name));
-        let own = worker.shared.identity.get();
-        let own = own.map(|identity| identity.credentials.current());
-        let own = own.as_ref().map(|current| current.svid().id().as_str());
+        let own = worker.shared.identity.get().map(|identity| identity.id.as_str());
         let target = self.target.as_deref();
         let (source_principal, destination_principal) = match &self.connection.door {
             Door::Inbound { .. } => (

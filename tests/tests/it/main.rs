@@ -2,6 +2,10 @@
 //! One binary, so that it links once.
 
 mod bypass;
+mod capture;
 mod commands;
 mod identity;
+mod lab;
+mod live;
+mod sandbox;
 mod telemetry;

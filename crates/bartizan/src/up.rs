@@ -95,6 +95,11 @@ async fn mesh(
     })
     .await
     .map_err(host_problem)?;
+    // Proxies have our own user id: what they must never read is taken out of their sight.
+    sandbox
+        .hide(&place.state.join("ca"))
+        .await
+        .context("hide the CA from the sandbox")?;
     let (supervisor, supervising) = Supervisor::start(sandbox, events, supervisor_options(place, &args));
     let sources = args
         .sources
@@ -230,8 +235,8 @@ fn host_problem(error: SandboxError) -> anyhow::Error {
                 String::from("this machine does not let bartizan make a sandbox; nothing was started\n");
             for problem in problems {
                 text += &format!(
-                    "  {}: {}\n    remedy: {}\n",
-                    problem.ability, problem.what, problem.remedy
+                    "  error[{}]: {}: {}\n    remedy: {}\n",
+                    problem.code, problem.ability, problem.what, problem.remedy
                 );
             }
             Exit::error(HOST, text.trim_end().to_owned())

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bartizan_identity::{Clock, warm_up};
 use bartizan_mesh::{Resource, Snapshot, Store, Transaction};
-use bartizan_telemetry::{AccessLog, AccessLogLimits, Limits, Registry, Sink};
+use bartizan_telemetry::{AccessLog, AccessLogLimits, Limits, Registry, Sink, families};
 use bartizan_types::Version;
 use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -78,7 +78,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), ProxyError> {
         drain: Drain::new(),
         ready: watch::Sender::new(false),
     });
-    prepare();
+    prepare(&shared.registry);
     let workers = Workers::start(&shared, &inherited.listeners, bootstrap.workers)
         .map_err(system("start the worker threads"))?;
     drop(inherited.listeners);
@@ -178,7 +178,7 @@ impl Running {
             drain: Drain::new(),
             ready: watch::Sender::new(false),
         });
-        prepare();
+        prepare(&shared.registry);
         let (svid, bundle) = config.svid;
         shared.put_credentials(svid, bundle)?;
         let listeners = config
@@ -318,7 +318,10 @@ fn adopt(number: i32) -> Result<OwnedFd, ProxyError> {
 }
 
 /// What every proxy does before it serves.
-fn prepare() {
+fn prepare(registry: &Registry) {
+    registry
+        .gauge(&families::BUILD, &["proxy", env!("CARGO_PKG_VERSION")])
+        .set(1);
     // Without more descriptors than the soft limit a few hundred connections would be the end.
     if let Ok((soft, hard)) = getrlimit(Limit::RLIMIT_NOFILE)
         && soft < hard

@@ -2,7 +2,6 @@
 //! which it reaches the tasks of its open connections. Nothing of it leaves the thread.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -40,8 +39,7 @@ pub(crate) struct Worker {
     random: Cell<u64>,
     ticks: Cell<u32>,
     wall: Cell<(Instant, SystemTime)>,
-    slots: RefCell<HashMap<u64, Rc<Slot>>>,
-    next_slot: Cell<u64>,
+    slots: RefCell<Slots>,
     flows: RefCell<Vec<Weak<Flow>>>,
 }
 
@@ -68,8 +66,41 @@ pub(crate) enum What {
 /// A slot for as long as this exists.
 pub(crate) struct Registration {
     worker: Rc<Worker>,
-    key: u64,
+    at: usize,
     slot: Rc<Slot>,
+}
+
+/// The slots of a worker: places are used again, the last one that became free first.
+#[derive(Default)]
+struct Slots {
+    places: Vec<Option<Rc<Slot>>>,
+    free: Vec<usize>,
+}
+
+impl Slots {
+    fn insert(&mut self, slot: Rc<Slot>) -> usize {
+        if let Some(at) = self.free.pop()
+            && let Some(place) = self.places.get_mut(at)
+        {
+            *place = Some(slot);
+            return at;
+        }
+        self.places.push(Some(slot));
+        self.places.len() - 1
+    }
+
+    fn remove(&mut self, at: usize) {
+        if self.places.get_mut(at).and_then(Option::take).is_some() {
+            self.free.push(at);
+        }
+        if self.free.len() == self.places.len() {
+            *self = Self::default();
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Rc<Slot>> {
+        self.places.iter().flatten()
+    }
 }
 
 impl Worker {
@@ -87,7 +118,6 @@ impl Worker {
             ticks: Cell::new(0),
             wall: Cell::new((Instant::now(), SystemTime::now())),
             slots: RefCell::default(),
-            next_slot: Cell::new(0),
             flows: RefCell::default(),
             metrics,
             shared,
@@ -153,12 +183,10 @@ impl Worker {
             local,
             since: Instant::now(),
         });
-        let key = self.next_slot.get();
-        self.next_slot.set(key + 1);
-        self.slots.borrow_mut().insert(key, Rc::clone(&slot));
+        let at = self.slots.borrow_mut().insert(Rc::clone(&slot));
         Registration {
             worker: Rc::clone(self),
-            key,
+            at,
             slot,
         }
     }
@@ -167,7 +195,7 @@ impl Worker {
     pub(crate) fn open_connections(&self) -> Vec<serde_json::Value> {
         self.slots
             .borrow()
-            .values()
+            .iter()
             .map(|slot| {
                 serde_json::json!({
                     "remote": slot.remote,
@@ -180,7 +208,7 @@ impl Worker {
     }
 
     fn wake_all(&self) {
-        for slot in self.slots.borrow().values() {
+        for slot in self.slots.borrow().iter() {
             slot.waker.borrow().wake_by_ref();
         }
     }
@@ -211,7 +239,7 @@ impl Worker {
         let now = self.ticks.get() + 1;
         self.ticks.set(now);
         self.wall.set((Instant::now(), SystemTime::now()));
-        for slot in self.slots.borrow().values() {
+        for slot in self.slots.borrow().iter() {
             if slot.deadline.get().is_some_and(|deadline| deadline <= now) {
                 slot.waker.borrow().wake_by_ref();
             }
@@ -249,6 +277,6 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.worker.slots.borrow_mut().remove(&self.key);
+        self.worker.slots.borrow_mut().remove(self.at);
     }
 }

@@ -271,29 +271,142 @@ fn malformed_and_smuggling_requests_are_refused() {
     assert_eq!(app.requests.load(Ordering::SeqCst), 0);
 }
 
+/// Answers one connection with `answer`, after the request has ended with `end`; gives back what was asked.
+fn scripted(
+    end: &'static str,
+    answer: &'static str,
+) -> (std::net::SocketAddr, std::sync::mpsc::Receiver<String>) {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (send, asked) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut text = String::new();
+            while !text.ends_with(end) {
+                let mut buffer = [0; 4096];
+                match stream.read(&mut buffer) {
+                    Ok(length @ 1..) => text.push_str(std::str::from_utf8(&buffer[..length]).unwrap()),
+                    _ => break,
+                }
+                if text.contains("expect: 100-continue") && text.ends_with("\r\n\r\n") {
+                    stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").unwrap();
+                }
+            }
+            send.send(text).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (address, asked)
+}
+
+fn read_all(client: &mut Client) -> String {
+    use std::io::Read as _;
+    let mut text = String::new();
+    client.stream.read_to_string(&mut text).unwrap();
+    text
+}
+
 #[test]
-fn chunks_trailers_head_and_continue_pass() {
+fn chunks_and_trailers_pass_both_ways() {
+    let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n\
+                  3\r\nabc\r\n0\r\nx-sum: 6\r\n\r\n";
+    let (app, asked) = scripted("0\r\nx-check: 1\r\n\r\n", answer);
+    let scene = Scene::new(&Plan::new(app));
+    let mut client = Client::new(scene.outbound);
+    client.send(
+        "POST / HTTP/1.1\r\nhost: cart\r\nte: trailers\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n\
+         4\r\nbody\r\n0\r\nx-check: 1\r\n\r\n",
+    );
+    let text = read_all(&mut client);
+    assert!(
+        text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("3\r\nabc\r\n"),
+        "{text}"
+    );
+    assert!(text.contains("x-sum: 6"), "{text}");
+    assert!(asked.recv().unwrap().contains("4\r\nbody\r\n"));
+    assert_eq!(scene.server_log(1)[0]["bytes_received"], 4);
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_gets_it_from_the_application() {
+    let (app, asked) = scripted("last", "HTTP/1.1 204 No Content\r\n\r\n");
+    let scene = Scene::new(&Plan::new(app));
+    let mut client = Client::new(scene.outbound);
+    client.send("POST / HTTP/1.1\r\nhost: cart\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n");
+    assert_eq!(client.receive().unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
+    client.send("last");
+    assert!(client.receive().unwrap().starts_with("HTTP/1.1 204 "));
+    assert!(asked.recv().unwrap().ends_with("last"));
+}
+
+#[test]
+fn a_head_request_has_no_body() {
     let app = echo_app();
     let scene = Scene::new(&Plan {
         rules: vec![allow("web", &[])],
         ..Plan::new(app.address)
     });
     let mut client = Client::new(scene.outbound);
-    client.send("HEAD /a HTTP/1.1\r\nhost: cart\r\n\r\n");
-    let mut read = Vec::new();
-    use std::io::Read as _;
-    while !read.windows(4).any(|window| window == b"\r\n\r\n") {
-        let mut buffer = [0; 1024];
-        let length = client.stream.read(&mut buffer).unwrap();
-        assert!(length > 0);
-        read.extend_from_slice(&buffer[..length]);
-    }
-    let text = String::from_utf8(read).unwrap();
+    client.send("HEAD /a HTTP/1.1\r\nhost: cart\r\nconnection: close\r\n\r\n");
+    let text = read_all(&mut client);
     assert!(
         text.starts_with("HTTP/1.1 200 ") && text.contains("content-length"),
         "{text}"
     );
     assert!(text.ends_with("\r\n\r\n"), "{text}");
+}
+
+#[test]
+fn an_answer_that_is_cut_or_never_comes_is_told_apart() {
+    // The application leaves without a word.
+    let (app, _asked) = scripted("\r\n\r\n", "");
+    let scene = Scene::new(&Plan::new(app));
+    let answer = Client::new(scene.outbound).ask(&get("/"));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert_eq!(scene.server_log(1)[0]["response_flags"], "UC");
+    // It promises more than it sends: the client must not take it for whole.
+    let (app, _asked) = scripted("\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nabc");
+    let scene = Scene::new(&Plan::new(app));
+    let mut client = Client::new(scene.outbound);
+    client.send(&get("/"));
+    let text = {
+        use std::io::Read as _;
+        let mut bytes = Vec::new();
+        let _ = client.stream.read_to_end(&mut bytes);
+        String::from_utf8(bytes).unwrap()
+    };
+    assert!(
+        text.starts_with("HTTP/1.1 200 ") && text.ends_with("\r\n\r\nabc"),
+        "{text}"
+    );
+    assert_eq!(scene.server_log(1)[0]["response_flags"], "UC");
+    // It does not speak HTTP.
+    let (app, _asked) = scripted("\r\n\r\n", "220 hello\r\n\r\n");
+    let scene = Scene::new(&Plan::new(app));
+    let answer = Client::new(scene.outbound).ask(&get("/"));
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    assert_eq!(scene.server_log(1)[0]["response_flags"], "UPE");
+}
+
+#[test]
+fn large_bodies_pass_whole() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan::new(app.address));
+    let mut client = Client::new(scene.outbound);
+    let body = "0123456789abcdef".repeat(500_000);
+    let request = format!(
+        "POST /big HTTP/1.1\r\nhost: cart\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut writing = Client::from(client.stream.try_clone().unwrap());
+    let writer = std::thread::spawn(move || writing.send(&request));
+    let answer = client.receive().unwrap();
+    writer.join().unwrap();
+    assert!(answer.ends_with(&body));
+    let log = scene.server_log(1);
+    assert_eq!(log[0]["bytes_received"], 8_000_000);
 }
 
 #[test]

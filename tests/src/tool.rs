@@ -67,15 +67,17 @@ pub fn run(mut command: Command, within: Duration) -> Ended {
     }
 }
 
-/// Where `cargo xtask peers` puts what Debian has not.
+/// Where `cargo xtask peers` puts what Debian has not; as in `xtask/src/peers.rs`.
 pub fn peers() -> PathBuf {
-    std::env::var_os("BARTIZAN_PEERS").map_or_else(
-        || {
-            let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
-            home.join(".cache/bartizan-peers")
-        },
-        PathBuf::from,
-    )
+    if let Some(folder) = std::env::var_os("BARTIZAN_PEERS") {
+        return folder.into();
+    }
+    if nix::unistd::geteuid().is_root() {
+        return PathBuf::from("/var/cache/bartizan-peers");
+    }
+    std::env::var_os("HOME")
+        .map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
+        .join(".cache/bartizan-peers")
 }
 
 /// Says that a test was skipped; in CI nothing may be.

@@ -1,100 +1,139 @@
 //! Installs the programs of other people that the tests speak with, by their ordinary package clients, once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::run;
 
-/// Debian packages and the program that shows that one is there.
-const PACKAGES: [(&str, &str); 6] = [
-    ("curl", "curl"),
-    ("nginx-light", "nginx"),
-    ("postgresql", "pg_ctlcluster"),
-    ("postgresql-client", "psql"),
-    ("python3-venv", "python3"),
-    ("util-linux", "setpriv"),
+/// Debian packages, and how one sees that one is there.
+const PACKAGES: [(&str, Shown); 7] = [
+    ("curl", Shown::Program("curl")),
+    ("nginx-light", Shown::Program("nginx")),
+    ("postgresql", Shown::Program("pg_ctlcluster")),
+    ("postgresql-client", Shown::Program("psql")),
+    ("python3-venv", Shown::Module("ensurepip")),
+    ("redis-server", Shown::Program("redis-server")),
+    ("util-linux", Shown::Program("setpriv")),
 ];
-const GRPC: &str = "grpcio==1.76.0";
+/// The system's Python: a test's user without privileges can run it, other than one below `/root`.
+const PYTHON: &str = "/usr/bin/python3";
+/// Modules of the virtual environment.
+const MODULES: [&str; 2] = ["grpcio==1.76.0", "pg8000==1.31.5"];
+/// The newest version whose module path and version agree.
 const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
 
-/// Where peers are kept between runs: `BARTIZAN_PEERS`, else below the cache directory of this user.
+enum Shown {
+    Program(&'static str),
+    Module(&'static str),
+}
+
+/// Where peers are kept between runs: `BARTIZAN_PEERS`, else a place that the tests' user without privileges can read, too
+/// (`bartizan_tests::peers` looks there).
 pub(crate) fn folder() -> PathBuf {
     if let Some(folder) = std::env::var_os("BARTIZAN_PEERS") {
         return folder.into();
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    cache
-        .unwrap_or_else(|| PathBuf::from("/tmp"))
-        .join("bartizan-peers")
+    if running_as_root() {
+        return PathBuf::from("/var/cache/bartizan-peers");
+    }
+    std::env::var_os("HOME")
+        .map_or_else(|| PathBuf::from("/tmp"), PathBuf::from)
+        .join(".cache/bartizan-peers")
 }
 
 /// Installs what is missing. What cannot be installed is said; a test that needs it then says that it was skipped, and fails in CI.
 pub(crate) fn install() -> Result<(), String> {
     let folder = folder();
     std::fs::create_dir_all(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
+    packages()?;
+    modules(&folder)?;
+    h2spec(&folder)
+}
+
+fn packages() -> Result<(), String> {
     let missing: Vec<&str> = PACKAGES
         .iter()
-        .filter(|(_, program)| !on_path(program))
+        .filter(|(_, shown)| !is_there(shown))
         .map(|(package, _)| *package)
         .collect();
-    if !missing.is_empty() {
-        if running_as_root() {
-            // Installed servers must not be started by the package manager: the tests start their own.
-            let policy = std::path::Path::new("/usr/sbin/policy-rc.d");
-            let ours = !policy.exists();
-            if ours {
-                std::fs::write(policy, "#!/bin/sh\nexit 101\n")
-                    .map_err(|error| format!("write {}: {error}", policy.display()))?;
-                run::program("chmod", &["755", "/usr/sbin/policy-rc.d"])?;
-            }
-            let installed = run::program("apt-get", &["update", "-qq"]).and_then(|()| {
-                let arguments = [
-                    &[
-                        "install",
-                        "-y",
-                        "-qq",
-                        "--no-install-recommends",
-                        "-o",
-                        "Dpkg::Use-Pty=0",
-                    ],
-                    &missing[..],
-                ]
-                .concat();
-                run::program("apt-get", &arguments)
-            });
-            if ours {
-                std::fs::remove_file(policy).ok();
-            }
-            installed?;
-        } else {
-            eprintln!(
-                "these packages are missing, and this user cannot install them: {}",
-                missing.join(" ")
-            );
-        }
+    if missing.is_empty() {
+        return Ok(());
     }
-    let venv = folder.join("python");
-    if !venv.join("bin/python3").exists() {
-        run::program("python3", &["-m", "venv", &venv.display().to_string()])?;
+    if !running_as_root() || !on_path("apt-get") {
+        eprintln!(
+            "these Debian packages are missing, and cannot be installed by this user or on this system: {}",
+            missing.join(" ")
+        );
+        return Ok(());
     }
-    if !venv.join("grpc-installed").exists() {
-        run::program(
-            &venv.join("bin/pip").display().to_string(),
-            &["install", "--quiet", "--disable-pip-version-check", GRPC],
-        )?;
-        std::fs::write(venv.join("grpc-installed"), GRPC).map_err(|error| error.to_string())?;
+    // Installed servers must not be started by the package manager: the tests start their own.
+    let policy = Path::new("/usr/sbin/policy-rc.d");
+    let ours = !policy.exists();
+    if ours {
+        std::fs::write(policy, "#!/bin/sh\nexit 101\n")
+            .map_err(|error| format!("write {}: {error}", policy.display()))?;
+        run::program("chmod", &["755", "/usr/sbin/policy-rc.d"])?;
     }
-    if on_path("go") && !folder.join("h2spec").exists() {
-        let mut command = run::command("go", &["install", H2SPEC]);
-        command.env("GOBIN", &folder);
-        eprintln!("$ go install {H2SPEC}");
-        let status = command.status().map_err(|error| format!("start go: {error}"))?;
-        if !status.success() {
-            return Err(format!("go install {H2SPEC}: {status}"));
-        }
+    let options = ["-y", "-qq", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"];
+    let arguments = [&["install"], &options[..], &missing[..]].concat();
+    let installed = run::program("apt-get", &["update", "-qq"]).and_then(|()| {
+        let mut command = run::command("apt-get", &arguments);
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        finish("apt-get install", command)
+    });
+    if ours {
+        std::fs::remove_file(policy).ok();
     }
-    Ok(())
+    installed
+}
+
+fn modules(folder: &Path) -> Result<(), String> {
+    let environment = folder.join("python");
+    let marker = environment.join("installed");
+    let wanted = MODULES.join("\n");
+    if std::fs::read_to_string(&marker).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    let python = if Path::new(PYTHON).exists() { PYTHON } else { "python3" };
+    run::program(python, &["-m", "venv", "--clear", &environment.display().to_string()])?;
+    let pip = environment.join("bin/pip").display().to_string();
+    let arguments = [&["install", "--quiet", "--disable-pip-version-check"], &MODULES[..]].concat();
+    run::program(&pip, &arguments)?;
+    std::fs::write(&marker, wanted).map_err(|error| format!("write {}: {error}", marker.display()))
+}
+
+fn h2spec(folder: &Path) -> Result<(), String> {
+    if folder.join("h2spec").exists() {
+        return Ok(());
+    }
+    if !on_path("go") {
+        eprintln!("h2spec is missing: installing it takes Go, which is not on the path");
+        return Ok(());
+    }
+    let mut command = run::command("go", &["install", H2SPEC]);
+    command.env("GOBIN", folder).env("CGO_ENABLED", "0");
+    finish("go install", command)
+}
+
+fn finish(name: &str, mut command: std::process::Command) -> Result<(), String> {
+    eprintln!("$ {name}");
+    let status = command
+        .status()
+        .map_err(|error| format!("start {name}: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{name}: {status}"))
+    }
+}
+
+fn is_there(shown: &Shown) -> bool {
+    match shown {
+        Shown::Program(program) => on_path(program),
+        Shown::Module(module) => run::command(PYTHON, &["-c", &format!("import {module}")])
+            .stderr(std::process::Stdio::null())
+            .status()
+            .is_ok_and(|status| status.success()),
+    }
 }
 
 fn on_path(program: &str) -> bool {

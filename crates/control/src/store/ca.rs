@@ -1,7 +1,8 @@
 //! The CA's keys and certificates on disk: `ca/{root.pem,root.key,intermediate.pem}`, 0700 and 0600.
 //!
-//! The folder is made under another name and renamed, so that there is never half a CA. The intermediate's certificate and
-//! key are one file, so that a renewal replaces both or neither.
+//! The folder itself stays the same directory from the first moment: the sandbox hides it, and a directory that is renamed
+//! over takes the hiding away. A marker stands in it while a CA is made, so that half a CA is never taken for one. The
+//! intermediate's certificate and key are one file, so that a renewal replaces both or neither.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use super::{Flush, StoreError, private_folder, write_private};
 const ROOT_CERTIFICATE: &str = "root.pem";
 const ROOT_KEY: &str = "root.key";
 const INTERMEDIATE: &str = "intermediate.pem";
+/// Nothing was issued by a CA while this is there.
+const MAKING: &str = ".making";
 
 /// Where the CA is kept.
 #[derive(Clone, Debug)]
@@ -35,8 +38,8 @@ impl AuthorityStore {
     /// # Errors
     /// [`StoreError`] when it can neither be read nor made; an unreadable CA is never replaced.
     pub(crate) fn open(&self, trust_domain: &TrustDomain, now: SystemTime) -> Result<Authority, StoreError> {
-        if self.folder.exists() {
-            private_folder(&self.folder)?;
+        private_folder(&self.folder)?;
+        if self.is_made() {
             let authority = Authority::from_pem(trust_domain.clone(), &self.read()?)
                 .map_err(|error| self.wrong(error.to_string()))?;
             if authority.root_not_after() <= now {
@@ -63,38 +66,25 @@ impl AuthorityStore {
         )
     }
 
+    /// Whether anything of a finished CA is there, be it whole or not.
+    fn is_made(&self) -> bool {
+        let there = |name| self.folder.join(name).symlink_metadata().is_ok();
+        !there(MAKING) && [ROOT_CERTIFICATE, ROOT_KEY, INTERMEDIATE].into_iter().any(there)
+    }
+
     fn create(&self, pem: &AuthorityPem) -> Result<(), StoreError> {
-        let making = self.folder.with_extension("new");
-        match std::fs::remove_dir_all(&making) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("remove", &making, error));
-            }
-            Ok(()) | Err(_) => {}
+        let intermediate = intermediate(pem);
+        let files: [(&str, &[u8]); 4] = [
+            (MAKING, b""),
+            (ROOT_CERTIFICATE, pem.root_cert.as_bytes()),
+            (ROOT_KEY, pem.root_key.expose().as_bytes()),
+            (INTERMEDIATE, intermediate.expose().as_bytes()),
+        ];
+        for (name, content) in files {
+            write_private(&self.folder.join(name), content, Flush::Disk)?;
         }
-        let made = (|| {
-            private_folder(&making)?;
-            write_private(
-                &making.join(ROOT_CERTIFICATE),
-                pem.root_cert.as_bytes(),
-                Flush::Disk,
-            )?;
-            write_private(
-                &making.join(ROOT_KEY),
-                pem.root_key.expose().as_bytes(),
-                Flush::Disk,
-            )?;
-            write_private(
-                &making.join(INTERMEDIATE),
-                intermediate(pem).expose().as_bytes(),
-                Flush::Disk,
-            )?;
-            std::fs::rename(&making, &self.folder)
-                .map_err(|error| StoreError::io("make", &self.folder, error))
-        })();
-        if made.is_err() {
-            let _ = std::fs::remove_dir_all(&making); // what matters is the first error
-        }
-        made
+        let making = self.folder.join(MAKING);
+        std::fs::remove_file(&making).map_err(|error| StoreError::io("remove", &making, error))
     }
 
     fn read(&self) -> Result<AuthorityPem, StoreError> {
@@ -192,6 +182,25 @@ mod tests {
         let third = store.open(&domain(), now).unwrap();
         assert_eq!(third.intermediate_not_after(), first.intermediate_not_after());
         assert_ne!(third.intermediate_not_after(), second.intermediate_not_after());
+    }
+
+    #[test]
+    fn a_ca_is_made_in_the_folder_that_is_there_and_half_of_one_is_made_anew() {
+        let state = tempfile::tempdir().unwrap();
+        let store = AuthorityStore::new(state.path());
+        let folder = state.path().join("ca");
+        std::fs::create_dir(&folder).unwrap();
+        let same = || std::fs::metadata(&folder).unwrap().ino();
+        let before = same();
+        // As a process leaves it that was killed, or that had no space left, in the middle.
+        for name in [MAKING, ROOT_KEY] {
+            std::fs::write(folder.join(name), "").unwrap();
+        }
+        let first = store.open(&domain(), SystemTime::now()).unwrap();
+        assert_eq!(same(), before);
+        let second = store.open(&domain(), SystemTime::now()).unwrap();
+        assert_eq!(first.trust_bundle().unwrap(), second.trust_bundle().unwrap());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The two buffers of a connection: what was read and not yet used, what is to be written.
 //!
 //! Buffers are lent from a small store of the thread and given back as soon as the connection waits with
-//! nothing in them, so that idle connections hold none. Reads grow from 8 KiB to 64 KiB while a body keeps
+//! nothing in them, so that idle connections hold none. Reads grow from 8 KiB to 256 KiB while a body keeps
 //! filling them. Small pieces are gathered into one buffer, large ones are written from where they lie, both
 //! in one vectored write.
 
@@ -17,13 +17,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 /// The smallest and the usual read.
 pub(crate) const READ_BYTES: usize = 8 * 1024;
 /// The largest read.
-const MOST_READ_BYTES: usize = 64 * 1024;
+const MOST_READ_BYTES: usize = 256 * 1024;
+/// The most that one TLS record brings.
+const RECORD_BYTES: usize = 16 * 1024;
 /// Below this room a read is not worth its system call.
 const LEAST_ROOM: usize = 1024;
 /// Pieces up to this size are copied behind each other, larger ones keep their place.
 const COPY_BYTES: usize = 4 * 1024;
 /// Above this many queued bytes no more is taken in until some are written.
-pub(crate) const HIGH_WATER: usize = 64 * 1024;
+pub(crate) const HIGH_WATER: usize = 256 * 1024;
 /// Pieces of one vectored write.
 const SLICES: usize = 16;
 /// Buffers a thread keeps for the next connection that wakes.
@@ -171,13 +173,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         if self.inbox.capacity() == 0 {
             self.inbox = lend_in();
         }
-        let wanted = if expected > READ_BYTES as u64 {
-            self.read_bytes
+        // A TLS record brings at most 16 KiB: as long as one fits, the buffer is used up before the next is taken.
+        let (least, wanted) = if expected > READ_BYTES as u64 {
+            (self.read_bytes.min(RECORD_BYTES), self.read_bytes)
         } else {
-            LEAST_ROOM
+            (LEAST_ROOM, READ_BYTES)
         };
-        if self.inbox.capacity() - self.inbox.len() < wanted {
-            self.inbox.reserve(wanted.max(READ_BYTES));
+        if self.inbox.capacity() - self.inbox.len() < least {
+            self.inbox.reserve(wanted);
         }
         let room = self.inbox.capacity() - self.inbox.len();
         let read = pin!(self.io.read_buf(&mut self.inbox)).poll(cx);

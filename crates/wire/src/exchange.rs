@@ -3,7 +3,8 @@
 //! [`send_request`] writes the request and waits for the response head, [`send_response`] writes the response;
 //! between the two the proxy decides. Both bodies move at the same time, in the caller's own task: an upstream
 //! may answer before it has read the request (RFC 9112 §9.5), and is then heard. The slower side sets the pace:
-//! at most 64 KiB wait in each direction. Nothing here has a timeout; callers put a deadline around it.
+//! what waits in each direction is at most 256 KiB and one read. Nothing here has a timeout; callers put a
+//! deadline around it.
 
 use std::fmt;
 use std::future::poll_fn;

@@ -21,6 +21,8 @@ use crate::stream::Prefixed;
 
 /// One read of a connection that carries much.
 const READ_AHEAD_BYTES: usize = 64 * 1024;
+/// Encrypted bytes that wait for the socket, so that one write carries as much as one read has brought.
+const WRITE_BYTES: usize = 160 * 1024;
 
 /// What a finished handshake has agreed on and shown.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -72,10 +74,11 @@ pub async fn accept(
         buffer: prefix.into(),
         bulk: false,
     };
-    let stream = timeout_at(deadline, TlsAcceptor::from(config).accept(io))
+    let mut stream = timeout_at(deadline, TlsAcceptor::from(config).accept(io))
         .await
         .map_err(|_| TlsError::Deadline)??;
-    let (_, session) = stream.get_ref();
+    let (_, session) = stream.get_mut();
+    session.set_buffer_limit(Some(WRITE_BYTES));
     let facts = TlsFacts {
         sni: session.server_name().map(str::to_owned),
         ..facts(session)
@@ -103,10 +106,11 @@ pub async fn connect(
         buffer: BytesMut::new(),
         bulk: false,
     };
-    let stream = timeout_at(deadline, TlsConnector::from(config).connect(server, io))
+    let mut stream = timeout_at(deadline, TlsConnector::from(config).connect(server, io))
         .await
         .map_err(|_| TlsError::Deadline)??;
-    let (_, session) = stream.get_ref();
+    let (_, session) = stream.get_mut();
+    session.set_buffer_limit(Some(WRITE_BYTES));
     let facts = TlsFacts {
         sni,
         ..facts(session)

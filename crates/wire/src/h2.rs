@@ -27,7 +27,7 @@ pub struct Settings {
     /// Streams that the peer reset and that nobody has accepted yet; beyond that the connection ends with
     /// `ENHANCE_YOUR_CALM` (rapid reset, CVE-2023-44487).
     pub pending_resets: usize,
-    /// Streams that the client gave up before their answer; beyond that, when they are more than half of all, the
+    /// Streams that the client gave up before the head of their answer; beyond that, when they are more than half of all, the
     /// connection ends likewise. Streams that were taken already are counted here.
     pub premature_resets: u64,
     /// Streams that were reset because of the peer's errors; beyond that the connection ends likewise.
@@ -47,7 +47,7 @@ impl Default for Settings {
             frame_bytes: 32 * 1024,
             header_list_bytes: 64 * 1024,
             pending_resets: 20,
-            premature_resets: 100,
+            premature_resets: 500,
             error_resets: 256,
             send_buffer_bytes: 128 * 1024,
             https: false,

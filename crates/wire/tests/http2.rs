@@ -400,8 +400,12 @@ async fn a_client_that_gives_up_ends_the_exchange() {
 #[tokio::test]
 async fn rapid_resets_end_the_connection() {
     let (client, server) = duplex(1 << 20);
+    let settings = Settings {
+        premature_resets: 100,
+        ..Settings::default()
+    };
     let ended = tokio::spawn(async move {
-        let mut connection = ServerConnection::handshake(server, &Settings::default(), soon())
+        let mut connection = ServerConnection::handshake(server, &settings, soon())
             .await
             .unwrap();
         let mut served = JoinSet::new();
@@ -437,6 +441,30 @@ async fn rapid_resets_end_the_connection() {
     let (count, ()) = within(async { tokio::join!(ended, flood) }).await;
     let count = count.unwrap();
     assert!((100..500).contains(&count), "ended after {count} streams");
+}
+
+#[tokio::test]
+async fn answers_that_have_begun_may_be_given_up_any_number_of_times() {
+    let (client, server) = duplex(1 << 20);
+    let settings = Settings {
+        premature_resets: 10,
+        ..Settings::default()
+    };
+    tokio::spawn(serve(server, settings, |_, mut stream| async move {
+        let mut response = ResponseHead::new(StatusCode::OK);
+        response.body = BodyLength::Unknown;
+        stream.queue_head(&response).unwrap();
+        std::future::poll_fn(|cx| stream.poll_gone(cx)).await;
+    }));
+    let requests = plain_client(client).await;
+    for _ in 0..100 {
+        let mut ready = within(requests.clone().ready()).await.unwrap();
+        let (response, mut stream) = ready
+            .send_request(Request::get("http://shop/").body(()).unwrap(), false)
+            .unwrap();
+        assert_eq!(within(response).await.unwrap().status(), StatusCode::OK);
+        stream.send_reset(h2::Reason::CANCEL);
+    }
 }
 
 #[tokio::test]

@@ -134,8 +134,8 @@ pub struct ServerStream {
 impl Drop for ServerStream {
     fn drop(&mut self) {
         let mut cx = Context::from_waker(Waker::noop());
-        let answered = self.response.as_ref().is_some_and(BodyOut::is_finished);
-        if !answered && self.poll_gone(&mut cx).is_ready() {
+        // Giving up an answer that has begun is ordinary: that is how a watch ends.
+        if self.response.is_none() && self.poll_gone(&mut cx).is_ready() {
             self.premature.fetch_add(1, Ordering::Relaxed);
         }
     }

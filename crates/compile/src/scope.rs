@@ -2,7 +2,8 @@
 //!
 //! With the zero-trust profile only identities that some ALLOW policy could let in, judged by the parts of its rules that
 //! speak of the source's identity; whatever else a rule asks for is taken as fulfilled, and DENY policies are left out.
-//! So rather too many are told than too few. With the Istio profile everybody is told.
+//! So rather too many are told than too few. With the Istio profile everybody is told, and of a service that no workload
+//! stands behind, too.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

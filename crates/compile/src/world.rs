@@ -422,14 +422,21 @@ impl World {
             Profile::Istio => identities.cloned().collect(),
             Profile::ZeroTrust => {
                 let mut policies: BTreeMap<&NamespacedName, &Policy> = BTreeMap::new();
+                let mut is_served = entry.service.alias_of.is_some();
                 for spec in self.picture.in_namespace(&name.namespace) {
                     if entry.selects(&spec.labels) {
+                        is_served = true;
                         let attached = view::policies_of(&self.model, spec, &self.options);
                         policies.extend(attached.map(|policy| (&policy.policy.name, &policy.policy)));
                     }
                 }
                 let policies: Vec<_> = policies.into_values().collect();
-                scope::audience(&policies, identities)
+                if is_served {
+                    scope::audience(&policies, identities)
+                } else {
+                    // Where nobody serves there is nothing to keep secret, and callers should hear that nobody does.
+                    identities.cloned().collect()
+                }
             }
         };
         let old = self.picture.services.get(name).map(|old| &old.endpoints);

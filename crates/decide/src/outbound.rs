@@ -144,6 +144,8 @@ fn of_service<'s>(snapshot: &'s Snapshot, service: &'s Arc<Service>, port: Port)
 pub enum Answer {
     /// The name is not one of the mesh.
     NoSuchName,
+    /// No name of the mesh, but names below it are: a namespace, or the cluster's domain (RFC 8020: not NXDOMAIN).
+    OnlyBelow,
     /// The name exists. There may be no address: a headless service without ready endpoints.
     Addresses {
         /// The full name that the addresses belong to, after aliases.
@@ -178,7 +180,33 @@ pub fn resolve_name(snapshot: &Snapshot, namespace: &Name, name: &str) -> Answer
             }
         }
     }
+    if is_above(snapshot, &lower) {
+        return Answer::OnlyBelow;
+    }
     Answer::NoSuchName
+}
+
+/// Whether names of the mesh are below this full name.
+fn is_above(snapshot: &Snapshot, name: &str) -> bool {
+    let Some(domain) = snapshot
+        .settings()
+        .map(|settings| settings.cluster_domain.as_str())
+    else {
+        return false;
+    };
+    if name == domain {
+        return true;
+    }
+    match name.strip_suffix(domain).and_then(|rest| rest.strip_suffix('.')) {
+        Some("svc") => true,
+        Some(rest) => rest.strip_suffix(".svc").is_some_and(|namespace| {
+            !namespace.contains('.')
+                && snapshot
+                    .services()
+                    .any(|service| service.name.namespace.as_str() == namespace)
+        }),
+        None => false,
+    }
 }
 
 fn addresses_of(snapshot: &Snapshot, service: &Service) -> Vec<IpAddr> {

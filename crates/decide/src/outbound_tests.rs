@@ -176,6 +176,7 @@ fn names_mean_addresses_and_say_whose() {
     let of =
         |namespace: &str, text: &str| match resolve_name(&snapshot, &Name::parse(namespace).unwrap(), text) {
             Answer::NoSuchName => "no such name".to_owned(),
+            Answer::OnlyBelow => "only below".to_owned(),
             Answer::Addresses { canonical, addresses } => format!("{canonical} {addresses:?}"),
         };
     let cart = "cart.shop.svc.cluster.local [10.67.0.1]";
@@ -194,6 +195,12 @@ fn names_mean_addresses_and_say_whose() {
         ("shop", "db-0.db", "db-0.db.shop.svc.cluster.local [10.66.0.2]"),
         ("shop", "db-1.db", "no such name"),
         ("shop", "www.example.org", "no such name"),
+        ("other", "cluster.local.", "only below"),
+        ("other", "svc.cluster.local", "only below"),
+        ("other", "shop.svc.cluster.local", "only below"),
+        ("other", "nobody.svc.cluster.local", "no such name"),
+        ("other", "db.shop.pod.cluster.local", "no such name"),
+        ("other", "xcluster.local", "no such name"),
         ("shop", "", "no such name"),
         ("shop", ".", "no such name"),
     ] {

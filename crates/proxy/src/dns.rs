@@ -2,9 +2,10 @@
 //! out.
 
 mod answer;
+mod log;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bartizan_telemetry::families;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,6 +15,7 @@ use tokio::time::timeout;
 
 use crate::shared::Shared;
 use answer::{Transport, answer};
+use log::OutsideNames;
 
 /// The largest question over UDP, in bytes; honest ones have less than 512.
 const MOST_QUESTION_BYTES: usize = 4096;
@@ -23,6 +25,9 @@ const MOST_CONNECTIONS: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 /// Questions on one TCP connection.
 const MOST_QUESTIONS: u32 = 1000;
+
+/// One process, one log.
+static OUTSIDE: OutsideNames = OutsideNames::new();
 
 /// Answers over UDP for as long as the proxy lives.
 pub(crate) async fn serve_udp(shared: Arc<Shared>, socket: UdpSocket) {
@@ -104,5 +109,13 @@ fn reply(shared: &Shared, question: &[u8], transport: Transport) -> Option<Vec<u
         .registry
         .counter(&families::DNS_QUERIES, &[answered.kind, answered.result])
         .add(1);
+    if let (Some(name), Some(settings)) = (answered.missing, snapshot.settings())
+        && OUTSIDE.is_news(&name, settings.cluster_domain.as_str(), Instant::now())
+    {
+        tracing::info!(
+            ?name,
+            "no way out: the application asked for a name outside the mesh"
+        );
+    }
     Some(answered.message)
 }

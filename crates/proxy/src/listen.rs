@@ -28,6 +28,10 @@ const AFTER_FAILURE: Duration = Duration::from_millis(50);
 /// How long a listener that nobody takes over still looks for connections that wait in it.
 const LAST_LOOK: Duration = Duration::from_millis(100);
 
+/// The ports of a pod where its proxy listens for the pod itself: captured connections and DNS. From the network nobody has
+/// business there, whatever policy says.
+const PROXY_PORTS: [u16; 3] = [15001, 15006, 15053];
+
 /// What a listener's connections are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Role {
@@ -145,7 +149,7 @@ async fn serve(worker: Rc<Worker>, tcp: TcpStream, remote: SocketAddr, role: Rol
         return refuse("own_listener");
     }
     if let Role::CapturedInbound { own } = role
-        && (local.ip() != own || local.port() == own_port)
+        && (local.ip() != own || local.port() == own_port || PROXY_PORTS.contains(&local.port()))
     {
         return refuse("own_listener");
     }

@@ -240,9 +240,10 @@ pub fn resolv_conf(namespace: &str) -> String {
     )
 }
 
-/// The usual `/etc/hosts` of a pod.
-pub fn hosts(address: Ipv4Addr, hostname: &str) -> String {
+/// The usual `/etc/hosts` of a pod: its own names, the full one of a pod with a subdomain first, as the kubelet writes it.
+pub fn hosts(address: Ipv4Addr, hostname: &str, full: Option<&str>) -> String {
     let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    let _ = writeln!(text, "{address}\t{hostname}");
+    let names = full.into_iter().chain([hostname]).collect::<Vec<_>>().join("\t");
+    let _ = writeln!(text, "{address}\t{names}");
     text
 }

@@ -28,6 +28,8 @@ pub(super) struct Answered {
     pub(super) message: Vec<u8>,
     pub(super) kind: &'static str,
     pub(super) result: &'static str,
+    /// The name that was asked for and does not exist.
+    pub(super) missing: Option<String>,
 }
 
 /// Answers a message. `None` where an answer could go round in circles (answers themselves) or none can be made. `seed` is
@@ -80,6 +82,10 @@ fn fill(reply: &mut Message, query: &Query, seed: u64, resolve: impl Fn(&str) ->
     let text = name.to_ascii();
     let (canonical, mut addresses) = match resolve(text.trim_end_matches('.')) {
         Answer::Addresses { canonical, addresses } => (canonical, addresses),
+        Answer::OnlyBelow => {
+            reply.add_authority(authority(name));
+            return ResponseCode::NoError;
+        }
         Answer::NoSuchName => {
             reply.add_authority(authority(name));
             return ResponseCode::NXDomain;
@@ -142,6 +148,11 @@ fn finish(
         message,
         kind,
         result: result_of(code),
+        missing: request
+            .queries
+            .first()
+            .filter(|_| code == ResponseCode::NXDomain)
+            .map(|query| query.name().to_ascii()),
     })
 }
 
@@ -162,6 +173,7 @@ fn malformed(bytes: &[u8]) -> Option<Answered> {
         message: reply.to_vec().ok()?,
         kind: "other",
         result: result_of(ResponseCode::FormErr),
+        missing: None,
     })
 }
 
@@ -218,6 +230,7 @@ mod tests {
                     .map(|last| std::net::IpAddr::from([10, 66, 1, last]))
                     .collect(),
             },
+            "shop.svc.cluster.local" => Answer::OnlyBelow,
             _ => Answer::NoSuchName,
         }
     }
@@ -260,6 +273,10 @@ mod tests {
         let reply = answered(&ask("example.org.", RecordType::A), Transport::Udp);
         assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
         assert!(matches!(reply.authorities[0].data, RData::SOA(_)));
+        // Names are below it.
+        let reply = answered(&ask("shop.svc.cluster.local.", RecordType::A), Transport::Udp);
+        assert_eq!(reply.metadata.response_code, ResponseCode::NoError);
+        assert!(reply.answers.is_empty() && matches!(reply.authorities[0].data, RData::SOA(_)));
         let reply = answered(&ask("cart.", RecordType::ANY), Transport::Udp);
         assert_eq!(reply.metadata.response_code, ResponseCode::Refused);
         let mut update = ask("cart.", RecordType::A);

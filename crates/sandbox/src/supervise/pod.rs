@@ -140,12 +140,16 @@ async fn make(shared: &Shared, spec: &PodSpec, address: Ipv4Addr) -> Result<Kept
             },
         })
         .collect();
+    let full = spec.subdomain.as_ref().map(|subdomain| {
+        let (hostname, namespace) = (&spec.hostname, &spec.name.namespace);
+        format!("{hostname}.{subdomain}.{namespace}.svc.cluster.local")
+    });
     let pod = crate::PodSpec {
         name: spec.name.to_string(),
         address,
         hostname: spec.hostname.clone(),
         resolv_conf: crate::resolv_conf(spec.name.namespace.as_str()),
-        hosts: crate::hosts(address, &spec.hostname),
+        hosts: crate::hosts(address, &spec.hostname, full.as_deref()),
         volumes,
     };
     let sockets = shared.sandbox.create_pod(pod).await?;

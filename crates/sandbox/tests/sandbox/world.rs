@@ -33,7 +33,7 @@ pub(crate) fn pod(name: &str, last: u8, volumes: Vec<Volume>) -> PodSpec {
         address,
         hostname: name.into(),
         resolv_conf: resolv_conf("shop"),
-        hosts: hosts(address, name),
+        hosts: hosts(address, name, None),
         volumes,
     }
 }

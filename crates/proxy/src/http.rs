@@ -168,7 +168,8 @@ pub(crate) async fn serve_http2(connection: Connection, registration: Registrati
         match event {
             Event::Request(head, stream) => {
                 registration.set(What::Request, None);
-                streams.spawn_local(serve_stream(Rc::clone(&connection), head, stream));
+                // Boxed before it is handed over, which moves it several times.
+                streams.spawn_local(Box::pin(serve_stream(Rc::clone(&connection), head, stream)));
             }
             Event::Stream(ended) => {
                 if ended.is_err_and(|error| error.is_panic()) {

@@ -25,7 +25,7 @@ use crate::credentials::possession;
 use crate::shared::Shared;
 
 /// The last good snapshot is written at most this often.
-const WRITE_EVERY: Duration = Duration::from_secs(1);
+const WRITE_EVERY: Duration = Duration::from_millis(250);
 /// Answers that may wait to be sent; the control plane sends the next transaction after an answer.
 const MOST_WAITING_ANSWERS: usize = 16;
 

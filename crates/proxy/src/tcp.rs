@@ -350,8 +350,7 @@ impl Drop for Outcome<'_> {
             Door::Inbound { .. } => (peer, own.filter(|_| peer.is_some())),
             Door::Outbound | Door::Gateway { .. } => {
                 let proven = target.and_then(|target| target.id.identity.as_ref());
-                let proven = proven.map(bartizan_types::SpiffeId::as_str);
-                (own.filter(|_| proven.is_some()), proven)
+                (own, proven.map(bartizan_types::SpiffeId::as_str))
             }
         };
         let source = match self.connection.door {

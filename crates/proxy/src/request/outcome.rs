@@ -139,7 +139,12 @@ impl<'c> Outcome<'c> {
                     .map(bartizan_types::SpiffeId::as_str),
                 own.filter(|_| self.connection.peer.identity().is_some()),
             ),
-            Door::Outbound | Door::Gateway { .. } => {
+            Door::Outbound => {
+                let proven = target.and_then(|target| target.id.identity.as_ref());
+                (own, proven.map(bartizan_types::SpiffeId::as_str))
+            }
+            // What a gateway refuses was asked by somebody outside, not by the gateway.
+            Door::Gateway { .. } => {
                 let proven = target.and_then(|target| target.id.identity.as_ref());
                 (
                     own.filter(|_| proven.is_some()),

@@ -92,15 +92,20 @@ pub(crate) fn links() -> Result<(), String> {
         "ARCHITECTURE.md".to_owned(),
         "CONTRIBUTING.md".to_owned(),
         "CHANGELOG.md".to_owned(),
+        "SECURITY.md".to_owned(),
     ];
-    if let Ok(entries) = std::fs::read_dir(root.join("docs")) {
-        for entry in entries.flatten() {
+    for folder in ["docs", "docs/decisions"] {
+        for entry in std::fs::read_dir(root.join(folder))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
             let name = entry.file_name().to_string_lossy().into_owned();
             if Path::new(&name)
                 .extension()
                 .is_some_and(|extension| extension == "md")
             {
-                pages.push(format!("docs/{name}"));
+                pages.push(format!("{folder}/{name}"));
             }
         }
     }

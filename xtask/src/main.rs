@@ -3,7 +3,9 @@
 
 mod arrows;
 mod deny;
+mod fuzz;
 mod peers;
+mod reference;
 mod run;
 mod tests_run;
 
@@ -16,10 +18,10 @@ const USAGE: &str = "cargo xtask VERB
   lint     format and clippy, warnings are errors
   arrows   the imports between rooms against the table in ARCHITECTURE.md
   deny     banned crates, licences, sources
-  docs     rustdoc without warnings, generated reference pages, links between pages
+  docs     generated reference pages, rustdoc without warnings, links between pages; --write makes the pages anew
   gen      generates Rust from proto/
   peers    installs what the tests' peers need
-  fuzz     runs each fuzz target for some seconds (--seconds N)
+  fuzz     runs each fuzz target, or those named, for some seconds (--seconds N) and fails with the input that broke one
   bench    the side-by-side benchmark (--short for a smoke run)
 ";
 
@@ -37,10 +39,10 @@ fn main() -> ExitCode {
         "lint" => lint(),
         "arrows" => arrows::check(),
         "deny" => deny::check(),
-        "docs" => docs(),
+        "docs" => docs(rest),
         "gen" => run::cargo(&["run", "--quiet", "--manifest-path", "xtask/gen/Cargo.toml"]),
         "peers" => peers::install(),
-        "fuzz" => fuzz(rest),
+        "fuzz" => fuzz::run(rest),
         "bench" => run::program("python3", &[&["benches/run_all.py"], &as_strs(rest)[..]].concat()),
         "help" | "--help" | "-h" => {
             println!("{USAGE}");
@@ -63,8 +65,8 @@ fn ci() -> Result<(), String> {
     arrows::check()?;
     deny::check()?;
     lint()?;
-    docs()?;
-    fuzz(&["--seconds".to_owned(), "5".to_owned()])?;
+    docs(&[])?;
+    fuzz::run(&["--seconds".to_owned(), "5".to_owned()])?;
     if run::exists("benches/run_all.py") {
         run::program("python3", &["benches/run_all.py", "--short"])?;
     }
@@ -85,37 +87,17 @@ fn lint() -> Result<(), String> {
     ])
 }
 
-fn docs() -> Result<(), String> {
+fn docs(rest: &[String]) -> Result<(), String> {
+    match as_strs(rest).as_slice() {
+        [] => reference::check()?,
+        ["--write"] => reference::write()?,
+        _ => return Err("cargo xtask docs [--write]".to_owned()),
+    }
     run::cargo_with(
         &["doc", "--workspace", "--no-deps", "--locked"],
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     arrows::links()
-}
-
-fn fuzz(rest: &[String]) -> Result<(), String> {
-    if !run::exists("fuzz/Cargo.toml") {
-        return Ok(());
-    }
-    let seconds = match rest {
-        [flag, seconds] if flag == "--seconds" => seconds
-            .parse::<u32>()
-            .map_err(|_| format!("`{seconds}` is not a number of seconds"))?,
-        _ => 60,
-    };
-    run::cargo_with(
-        &[
-            "run",
-            "--release",
-            "--locked",
-            "--quiet",
-            "--manifest-path",
-            "fuzz/Cargo.toml",
-            "--",
-            &seconds.to_string(),
-        ],
-        &[("CARGO_TARGET_DIR", "target/fuzz")],
-    )
 }
 
 fn as_strs(texts: &[String]) -> Vec<&str> {

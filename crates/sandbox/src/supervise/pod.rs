@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bartizan_types::{ContainerReport, PodPhase, PodReport, PodRole, PodSpec, RestartPolicy, VolumeSource};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 
 use super::Shared;
 use super::container::{self, Over, Place};
@@ -15,6 +16,9 @@ use crate::{Volume, VolumeContent, VolumeFile};
 const MAKE_AGAIN: Duration = Duration::from_secs(1);
 /// From "takes no new requests" to the first signal, so that every balancer has heard of it and its callers move on.
 const SETTLE: Duration = Duration::from_millis(300);
+/// A proxy that ended and serves again within this time was not missed: its listening sockets are kept, so that whoever
+/// connects meanwhile waits for the successor. Taking the pod out of its services would fail what only has to wait.
+const PROXY_AWAY: Duration = Duration::from_secs(1);
 /// Between two looks at a pod's counters.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
 
@@ -90,6 +94,10 @@ pub(super) async fn live(
             }
             () = &mut proxy => {}
             () = &mut counters => {}
+            () = missed(face.proxy_away) => {
+                face.proxy_missed();
+                shared.publisher.report(face.report.clone());
+            }
         }
     }
 
@@ -208,6 +216,14 @@ async fn run_containers(
     whole
 }
 
+/// Ends when a proxy that is away has been away for too long.
+async fn missed(away: Option<Instant>) {
+    match away {
+        Some(since) => tokio::time::sleep_until(since + PROXY_AWAY).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Says how many packets of the pod were dropped; never returns.
 async fn count(shared: &Shared, spec: &PodSpec, changes: &mpsc::UnboundedSender<Change>) {
     loop {
@@ -222,6 +238,8 @@ async fn count(shared: &Shared, spec: &PodSpec, changes: &mpsc::UnboundedSender<
 struct Face {
     report: PodReport,
     proxy_ready: bool,
+    /// Since when a proxy that served is gone.
+    proxy_away: Option<Instant>,
     first_container: usize,
 }
 
@@ -241,6 +259,7 @@ impl Face {
             .collect();
         Self {
             proxy_ready: false,
+            proxy_away: None,
             first_container: spec.init_containers.len(),
             report: PodReport {
                 spec,
@@ -258,9 +277,14 @@ impl Face {
     fn take(&mut self, change: Change) {
         match change {
             Change::Proxy(proxy::Change::Started) => {}
-            Change::Proxy(proxy::Change::Ready(ready)) => self.proxy_ready = ready,
+            Change::Proxy(proxy::Change::Ready(ready)) => {
+                self.proxy_ready = ready;
+                self.proxy_away = None;
+            }
             Change::Proxy(proxy::Change::Ended(how)) => {
-                self.proxy_ready = false;
+                if self.proxy_ready {
+                    self.proxy_away.get_or_insert_with(Instant::now);
+                }
                 self.report.proxy_restarts += 1;
                 self.report.message = Some(format!("proxy: {how}"));
             }
@@ -286,6 +310,12 @@ impl Face {
             }
             Change::UdpDropped(count) => self.report.udp_dropped = count,
         }
+        self.refresh();
+    }
+
+    fn proxy_missed(&mut self) {
+        self.proxy_ready = false;
+        self.proxy_away = None;
         self.refresh();
     }
 

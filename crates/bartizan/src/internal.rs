@@ -21,6 +21,9 @@ pub(crate) const CONTROL: &str = "control";
 /// A container that only waits: the home of `bartizan run`.
 pub(crate) const PAUSE: &str = "pause";
 
+/// Prints a page of `docs/`: see [`crate::reference`].
+pub(crate) const REFERENCE: &str = "reference";
+
 /// Runs the internal role that the arguments name, if they name one.
 pub(crate) fn before_threads() -> Option<ExitCode> {
     let mut arguments = std::env::args().skip(1);
@@ -37,6 +40,7 @@ pub(crate) fn before_threads() -> Option<ExitCode> {
         PROXY => proxy(),
         CONTROL => control(&rest),
         PAUSE => pause(),
+        REFERENCE => crate::reference::print(&rest),
         other => Err(anyhow::anyhow!("`{other}` is not a role")),
     };
     Some(match result {

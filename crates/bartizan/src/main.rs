@@ -10,6 +10,7 @@ mod folder;
 mod hops;
 mod internal;
 mod place;
+mod reference;
 mod signals;
 mod supervisor_socket;
 mod text;

@@ -1,0 +1,218 @@
+//! What the pages show must work: documents are read, commands parse, and the reference pages are what the code says.
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser as _;
+
+use crate::args::Arguments;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Every page for people: the path as shown, and its text.
+fn pages() -> Vec<(String, String)> {
+    let mut paths: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "SECURITY.md"]
+        .iter()
+        .map(|name| root().join(name))
+        .collect();
+    for folder in ["docs", "examples/bring-your-own"] {
+        let entries = std::fs::read_dir(root().join(folder)).unwrap();
+        paths.extend(entries.map(|entry| entry.unwrap().path()));
+    }
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    paths.sort();
+    let pages: Vec<_> = paths
+        .iter()
+        .filter(|path| path.exists())
+        .map(|path| {
+            (
+                path.strip_prefix(root()).unwrap().display().to_string(),
+                std::fs::read_to_string(path).unwrap(),
+            )
+        })
+        .collect();
+    assert!(pages.len() > 8);
+    pages
+}
+
+/// The fenced blocks in one of these languages: the line where each begins, and its text without the indentation of a list.
+fn blocks(page: &str, languages: &[&str]) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut lines = page.lines().enumerate();
+    while let Some((at, line)) = lines.next() {
+        let Some(language) = line.trim_start().strip_prefix("```") else {
+            continue;
+        };
+        let indent = line.len() - line.trim_start().len();
+        let mut text = String::new();
+        for (_, line) in lines.by_ref() {
+            if line.trim() == "```" {
+                break;
+            }
+            text.push_str(line.get(indent..).unwrap_or_default());
+            text.push('\n');
+        }
+        if languages.contains(&language.trim()) {
+            found.push((at + 2, text));
+        }
+    }
+    found
+}
+
+#[test]
+fn documents_in_the_pages_are_read_as_they_say() {
+    let mut read = 0;
+    for (page, text) in pages() {
+        for (line, block) in blocks(&text, &["yaml"]) {
+            if !(block.contains("apiVersion:") && block.contains("kind:")) {
+                continue;
+            }
+            read += 1;
+            let expected: Vec<&str> = block
+                .lines()
+                .filter_map(|line| line.split_once("# findings:"))
+                .flat_map(|(_, codes)| codes.split([' ', ',']))
+                .filter(|code| !code.is_empty())
+                .collect();
+            let reading = bartizan_config::read(&bartizan_config::SourceFile::new(&*page, &*block));
+            let mut found: Vec<&str> = reading
+                .findings
+                .iter()
+                .filter(|finding| finding.is_error() || expected.contains(&finding.code.id))
+                .map(|finding| finding.code.id)
+                .collect();
+            found.dedup();
+            let drawn = bartizan_config::finding::render_all(
+                &reading.findings,
+                bartizan_config::finding::Paint::Plain,
+            );
+            assert_eq!(found, expected, "{page}:{line}\n{block}\n{drawn}");
+        }
+    }
+    assert!(read >= 3, "{read} blocks with documents");
+}
+
+#[test]
+fn commands_in_the_pages_parse() {
+    let (mut own, mut xtasks) = (0, 0);
+    let tasks = std::fs::read_to_string(root().join("xtask/src/main.rs")).unwrap();
+    for (page, text) in pages() {
+        for (line, block) in blocks(&text, &["sh", "console", "bash"]) {
+            for words in commands(&block) {
+                match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+                    [program, arguments @ ..] if *program == "bartizan" || program.ends_with("/bartizan") => {
+                        own += 1;
+                        let all = std::iter::once("bartizan").chain(arguments.iter().copied());
+                        if let Err(error) = Arguments::try_parse_from(all)
+                            && error.use_stderr()
+                        {
+                            panic!("{page}:{line}: `{}`: {error}", words.join(" "));
+                        }
+                    }
+                    ["cargo", "xtask", verb, ..] => {
+                        xtasks += 1;
+                        assert!(
+                            tasks.contains(&format!("\n        \"{verb}\" => ")),
+                            "{page}:{line}: xtask has no verb `{verb}`"
+                        );
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    assert!(
+        own >= 10 && xtasks >= 1,
+        "{own} commands and {xtasks} tasks in the pages"
+    );
+}
+
+#[test]
+fn reference_pages_name_everything() {
+    let commands = super::commands::page();
+    for name in ["up", "explain", "proxy"] {
+        assert!(
+            commands.contains(&format!("## bartizan {name}\n")),
+            "{name} is missing"
+        );
+    }
+    assert!(!commands.contains("detached"), "hidden options stay hidden");
+    let metrics = super::metrics::page();
+    for name in [
+        "istio_requests_total",
+        "istio_tcp_sent_bytes_total",
+        "`source_principal`",
+        "bartizan_policy_denied_total",
+    ] {
+        assert!(metrics.contains(name), "{name} is missing");
+    }
+    assert!(super::findings().contains("\n### BZ0101: "));
+}
+
+/// The simple commands of a shell text: lines joined at `\`, cut at operators, without prompts, variables and redirections.
+fn commands(block: &str) -> Vec<Vec<String>> {
+    let text = block.replace("\\\n", " ");
+    let mut found = Vec::new();
+    for line in text.lines() {
+        let line = line.trim().trim_start_matches("$ ");
+        if line.starts_with('#') {
+            continue;
+        }
+        let mut words: Vec<String> = Vec::new();
+        for word in split(line) {
+            match word.as_str() {
+                "|" | "&&" | "||" | ";" | "&" => found.push(std::mem::take(&mut words)),
+                "sudo" if words.is_empty() => {}
+                word if words.is_empty() && word.contains('=') && !word.starts_with('-') => {}
+                _ => words.push(word),
+            }
+        }
+        found.push(words);
+    }
+    found
+        .into_iter()
+        .map(without_redirections)
+        .filter(|words| !words.is_empty())
+        .collect()
+}
+
+fn without_redirections(words: Vec<String>) -> Vec<String> {
+    words
+        .into_iter()
+        .take_while(|word| !word.starts_with(['>', '<']) && !word.starts_with("2>"))
+        .collect()
+}
+
+/// Words of a line with quotes taken off; a comment ends it.
+fn split(line: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word = String::new();
+    let mut is_open = false;
+    let mut quote = None;
+    for letter in line.chars() {
+        match (quote, letter) {
+            (Some(end), letter) if letter == end => quote = None,
+            (Some(_), letter) => word.push(letter),
+            (None, '\'' | '"') => {
+                quote = Some(letter);
+                is_open = true;
+            }
+            (None, '#') if !is_open => break,
+            (None, ' ' | '\t') => {
+                if is_open {
+                    words.push(std::mem::take(&mut word));
+                }
+                is_open = false;
+            }
+            (None, letter) => {
+                word.push(letter);
+                is_open = true;
+            }
+        }
+    }
+    if is_open {
+        words.push(word);
+    }
+    words
+}

@@ -6,6 +6,7 @@
 mod children;
 mod detach;
 mod node;
+mod ports;
 mod requests;
 mod summary;
 
@@ -51,6 +52,9 @@ pub(crate) fn run(place: &Place, args: UpArgs) -> anyhow::Result<ExitCode> {
                 bartizan_config::finding::summary(&findings)
             ),
         ));
+    }
+    if !place.is_occupied() {
+        ports::must_be_free(&folder, args.gateway_address)?; // a mesh that runs already has them itself, and is told below
     }
     if args.detach && !args.detached_child {
         return detach::run(place, &args, started);

@@ -22,6 +22,8 @@ pub(crate) struct Place {
     pub(crate) state: PathBuf,
     /// Sockets.
     pub(crate) run: PathBuf,
+    /// Whether the state directory was named on the command line, so that other commands need it too.
+    pub(crate) given: bool,
 }
 
 impl Place {
@@ -46,6 +48,7 @@ impl Place {
         };
         Ok(Self {
             mesh: args.mesh.clone(),
+            given: args.state.is_some() && std::env::var_os("BARTIZAN_STATE").is_none(),
             state,
             run,
         })
@@ -173,7 +176,7 @@ fn private_directory(path: &Path) -> anyhow::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .with_context(|| format!("make {}", path.display()))?;
+        .with_context(|| format!("make {} (--state DIR keeps the mesh's state elsewhere)", path.display()))?;
     let metadata = std::fs::symlink_metadata(path).with_context(|| format!("look at {}", path.display()))?;
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
         bail!(

@@ -1,6 +1,6 @@
 //! The documents of one state, each once, in an order that does not depend on files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bartizan_config::kube::{ConfigMap, SecretData};
@@ -102,6 +102,22 @@ impl Library {
             return None;
         };
         Some(secret)
+    }
+
+    /// Every service account that a pod may run as: those of the documents, and each namespace's `default`.
+    pub(crate) fn service_accounts(&self) -> Vec<NamespacedName> {
+        let written = self
+            .iter()
+            .filter(|document| matches!(document.resource, Resource::ServiceAccount))
+            .filter_map(|document| document.namespaced_name());
+        let defaults = self.namespaces.keys().filter_map(|namespace| {
+            Some(NamespacedName::new(
+                namespace.clone(),
+                Name::parse("default").ok()?,
+            ))
+        });
+        let all: BTreeSet<NamespacedName> = written.chain(defaults).collect();
+        all.into_iter().collect()
     }
 
     /// Whether a pod of the namespace may run as this service account.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bartizan_config::{Document, Finding, Resource, Severity};
+use bartizan_types::NamespacedName;
 
 use crate::allocations::Allocations;
 use crate::gateways::{self, Gateways};
@@ -26,6 +27,8 @@ pub(crate) struct Model {
     pub(crate) gateways: Gateways,
     pub(crate) routes: Routes,
     pub(crate) plan: Plan,
+    /// Every service account that a workload may have.
+    pub(crate) service_accounts: Vec<NamespacedName>,
     pub(crate) positions: Positions,
     pub(crate) allocations: Allocations,
 }
@@ -55,6 +58,7 @@ impl Model {
             policies: policies::build(&library, options),
             mtls: MtlsRules::new(&library, options, &mut findings),
             routes: routes::build(&library, &gateways, &services, &mut findings),
+            service_accounts: library.service_accounts(),
             positions: Positions::of(library.iter().map(|document| &**document)),
             services,
             gateways,

@@ -85,6 +85,11 @@ pub struct PolicyCount {
 }
 
 impl World {
+    /// Every service account that a workload may have, by namespace and name.
+    pub fn service_accounts(&self) -> Vec<NamespacedName> {
+        self.model.service_accounts.clone()
+    }
+
     /// Every service, by namespace and name.
     pub fn services(&self) -> Vec<ServiceStatus> {
         self.model

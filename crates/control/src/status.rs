@@ -40,6 +40,8 @@ pub struct Status {
     pub services: Vec<ServiceStatus>,
     /// Every gateway, by name.
     pub gateways: Vec<GatewayStatus>,
+    /// Every service account that a workload may have, by namespace and name.
+    pub service_accounts: Vec<NamespacedName>,
     /// How many documents the served version has.
     pub documents: usize,
     /// Whether what stands on disk now is refused, and an older version is served.

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -20,7 +21,6 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::{Connection, Door};
-use crate::labels;
 use crate::request::Upgraded;
 use crate::request::outcome::count_denied;
 use crate::upstream::{Carried, ConnectError, InFlightGuard, Target, Warrant, application, select};
@@ -263,9 +263,9 @@ impl<'c> Outcome<'c> {
                 let worker = &self.connection.worker;
                 worker.metrics.edge(&EdgeLabels {
                     reporter: self.connection.door.reporter(),
-                    source: labels::own_side(worker.engine().snapshot(), &worker.shared.workload),
-                    destination: std::sync::Arc::clone(&target.destination),
-                    service: std::sync::Arc::default(),
+                    source: worker.own_side(),
+                    destination: Arc::clone(&target.destination),
+                    service: Arc::default(),
                     security: SecurityPolicy::Unknown,
                 })
             }
@@ -353,9 +353,10 @@ impl Drop for Outcome<'_> {
                 (own, proven.map(bartizan_types::SpiffeId::as_str))
             }
         };
+        let own_side = worker.own_side();
         let source = match self.connection.door {
-            Door::Inbound { port, .. } => Some(self.connection.inbound_edge(port).1),
-            Door::Outbound | Door::Gateway { .. } => None,
+            Door::Inbound { port, .. } => self.connection.inbound_edge(port).1,
+            Door::Outbound | Door::Gateway { .. } => Arc::clone(&own_side),
         };
         log.write(&AccessRecord {
             response_flags: self.flags,
@@ -372,8 +373,11 @@ impl Drop for Outcome<'_> {
             requested_server_name: self.connection.sni.as_deref().map(str::as_bytes),
             source_principal,
             destination_principal,
-            source_workload: source.as_deref().map(|source| &*source.name),
-            destination_workload: target.map(|target| &*target.destination.name),
+            source_workload: Some(&source.name),
+            destination_workload: match self.connection.door {
+                Door::Inbound { .. } => Some(&own_side.name),
+                Door::Outbound | Door::Gateway { .. } => target.map(|target| &*target.destination.name),
+            },
             decision_id: self.decision,
             allowed: self.allowed,
             policy: self.policy.as_deref(),

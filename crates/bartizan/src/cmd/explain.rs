@@ -18,6 +18,8 @@ use crate::{admin, with_runtime};
 
 /// A line of the access log is on disk within this time.
 const LOGS_WITHIN: Duration = Duration::from_millis(1500);
+/// Proxies write their logs at least this often.
+const LOGS_FLUSHED: Duration = Duration::from_millis(200);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -78,6 +80,10 @@ pub(crate) fn run(place: &Place, args: &ExplainArgs) -> anyhow::Result<ExitCode>
 /// The hops of a request. The proxies write their logs a moment after the answer, so a question that comes at once waits.
 fn look(place: &Place, id: Option<&str>) -> Vec<Hop> {
     let deadline = Instant::now() + LOGS_WITHIN;
+    if id.is_none() && place.is_occupied() {
+        // An older denial is found at once: give the newest the time to be written.
+        std::thread::sleep(LOGS_FLUSHED);
+    }
     loop {
         let found = match id {
             Some(id) => hops::find(place, id),
@@ -99,7 +105,8 @@ fn look(place: &Place, id: Option<&str>) -> Vec<Hop> {
 /// Judges again what this line of a log is about, by what the proxy is told now.
 fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)> {
     let writer = NamespacedName::parse(&hop.written_by)?;
-    let mut picture = Picture::of_dump(&with_runtime(admin::dump(place, &hop.written_by))?)?;
+    // Everything that any proxy is told: the writer may be gone, as what `bartizan run` started is.
+    let picture = Picture::of_dump(&with_runtime(admin::dump(place, ""))?)?;
     let peer = match hop.text("source_principal") {
         principal if principal.is_empty() => Peer::Plaintext,
         principal => Peer::Authenticated(SpiffeId::parse(&principal)?),
@@ -116,7 +123,6 @@ fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)>
         .is_some_and(|view| view.gateway.is_some());
     if hop.text("reporter") == "source" && !gateway {
         // A sidecar refuses at the caller's side what policy can never let through; the callee's policies say why.
-        picture = Picture::of_dump(&with_runtime(admin::dump(place, ""))?)?;
         (callee, port) = picture.behind(destination).with_context(|| {
             format!(
                 "it was refused at the caller's side: {}",

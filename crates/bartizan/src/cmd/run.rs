@@ -27,6 +27,7 @@ pub(crate) fn run(place: &Place, args: RunArgs) -> anyhow::Result<ExitCode> {
             args.identity
         );
     };
+    known(place, namespace, service_account)?;
     let write = args
         .write
         .iter()
@@ -41,6 +42,31 @@ pub(crate) fn run(place: &Place, args: RunArgs) -> anyhow::Result<ExitCode> {
         process: process(args.command, pairs("--env", &args.environment)?),
     };
     carry(place, &request)
+}
+
+/// # Errors
+/// When no document and no namespace gives this service account: a typing mistake, or a document that is missing.
+fn known(place: &Place, namespace: &str, service_account: &str) -> anyhow::Result<()> {
+    place.must_run()?;
+    let accounts = crate::with_runtime(crate::admin::status(place))?.service_accounts;
+    let is = |account: &&bartizan_types::NamespacedName| {
+        account.namespace.as_str() == namespace && account.name.as_str() == service_account
+    };
+    if accounts.iter().any(|account| is(&account)) {
+        return Ok(());
+    }
+    let others: Vec<String> = accounts
+        .iter()
+        .filter(|account| account.namespace.as_str() == namespace)
+        .map(ToString::to_string)
+        .collect();
+    if others.is_empty() {
+        bail!("namespace `{namespace}` does not exist in this mesh");
+    }
+    bail!(
+        "service account `{namespace}/{service_account}` does not exist; the namespace has {}",
+        others.join(", ")
+    )
 }
 
 /// Runs a command in a container.

@@ -1,5 +1,7 @@
 //! What `up` shows: progress while it starts, then a summary with what to try next.
 
+mod try_next;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -57,14 +59,14 @@ pub(super) async fn when_up(
     if args.detached_child {
         return;
     }
-    print(place, args, progress, &status, &url, started);
+    print(place, args, progress, &status, &url, started).await;
 }
 
 /// The same for a mesh that runs in another process.
 pub(super) async fn when_up_elsewhere(place: &Place, args: &UpArgs, progress: &Progress, started: Instant) {
     let status = wait(place, args, progress).await;
     let url = std::fs::read_to_string(place.admin_file()).unwrap_or_default();
-    print(place, args, progress, &status, &url, started);
+    print(place, args, progress, &status, &url, started).await;
 }
 
 async fn wait(place: &Place, args: &UpArgs, progress: &Progress) -> Status {
@@ -93,7 +95,16 @@ async fn wait(place: &Place, args: &UpArgs, progress: &Progress) -> Status {
     }
 }
 
-fn print(place: &Place, args: &UpArgs, progress: &Progress, status: &Status, url: &str, started: Instant) {
+async fn print(
+    place: &Place,
+    args: &UpArgs,
+    progress: &Progress,
+    status: &Status,
+    url: &str,
+    started: Instant,
+) {
+    let dump = admin::dump(place, "").await.ok();
+    let try_next = try_next::commands(place, status, dump.as_ref());
     progress.clear();
     let took = started.elapsed();
     match args.output {
@@ -102,22 +113,31 @@ fn print(place: &Place, args: &UpArgs, progress: &Progress, status: &Status, url
                 "mesh": place.mesh,
                 "state": place.state,
                 "adminUrl": url,
+                "tryNext": try_next,
                 "startedInMillis": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
                 "status": status,
             });
             println!("{summary}");
         }
-        Output::Text => println!("{}", drawn(args, status, url, took)),
+        Output::Text => println!("{}", drawn(place, args, status, &try_next, url, took)),
     }
     std::io::stdout().flush().ok();
 }
 
-fn drawn(args: &UpArgs, status: &Status, url: &str, took: Duration) -> String {
+fn drawn(
+    place: &Place,
+    args: &UpArgs,
+    status: &Status,
+    try_next: &[String],
+    url: &str,
+    took: Duration,
+) -> String {
     let mut out = format!(
-        "the mesh is up after {}: version {}, trust domain {}\n{}\n\n{}\n",
+        "the mesh is up after {}: version {}, trust domain {}\n{}: {}\n\n{}\n",
         text::duration(took),
         status.version,
         status.trust_domain,
+        status.authority.kind,
         status.authority.notice,
         workloads(status)
     );
@@ -127,51 +147,13 @@ fn drawn(args: &UpArgs, status: &Status, url: &str, took: Duration) -> String {
         }
     }
     out += &format!("admin page  {url}\n\nto try next:\n");
-    for command in suggestions(status) {
+    for command in try_next {
         out += &format!("  {command}\n");
     }
     if args.detach {
-        out += "  bartizan down\n";
+        out += &format!("  {} down\n", try_next::named(place));
     } else {
         out += "\nCtrl-C ends the mesh and leaves nothing behind.";
     }
     out
-}
-
-/// Commands to copy that fit this mesh.
-fn suggestions(status: &Status) -> Vec<String> {
-    let mut commands = Vec::new();
-    if let Some(address) = status
-        .gateways
-        .iter()
-        .flat_map(|gateway| &gateway.addresses)
-        .next()
-    {
-        commands.push(format!("curl -i http://{address}/"));
-    }
-    let application = status
-        .workloads
-        .iter()
-        .find(|workload| workload.gateway.is_none());
-    if let (Some(workload), Some(service)) = (
-        application,
-        status.services.iter().find(|service| service.ready > 0),
-    ) {
-        let caller = format!(
-            "{}/{}",
-            workload.identity.namespace().unwrap_or_default(),
-            workload.identity.service_account().unwrap_or_default()
-        );
-        let port = service
-            .ports
-            .first()
-            .map_or_else(|| "80".to_owned(), |port| port.port.to_string());
-        let name = format!("{}.{}", service.name.name, service.name.namespace);
-        commands.push(format!("bartizan can {caller} {name} GET /"));
-        commands.push(format!("bartizan call --as {caller} http://{name}:{port}/"));
-        commands.push("bartizan explain --last-denied".to_owned());
-    }
-    commands.push("bartizan status".to_owned());
-    commands.push("bartizan logs --access --follow".to_owned());
-    commands
 }

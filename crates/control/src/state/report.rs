@@ -43,6 +43,7 @@ impl Owner {
                 .map(|workload| self.workload(workload))
                 .collect(),
             services: self.world.services().into_iter().map(service).collect(),
+            service_accounts: self.world.service_accounts(),
             documents: self.documents.count,
             refused: self.documents.refused,
             findings: findings

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bartizan_decide::Denied;
@@ -15,7 +16,6 @@ use bartizan_wire::head::RequestHead;
 
 use super::grpc::Messages;
 use crate::connection::{Connection, Door};
-use crate::labels;
 use crate::upstream::Target;
 
 /// What became of one request.
@@ -89,27 +89,28 @@ impl<'c> Outcome<'c> {
 
     fn tell(&mut self, head: Option<&RequestHead>, bytes: Counters) {
         self.is_told = true;
-        let worker = &self.connection.worker;
         let duration = self.start.elapsed();
-        let (edge, source) = match (&self.connection.door, &self.target) {
-            (Door::Inbound { port, .. }, _) => {
-                let (edge, source) = self.connection.inbound_edge(*port);
-                (edge, Some(source))
-            }
-            (Door::Outbound | Door::Gateway { .. }, Some(target)) if target.edge.is_some() => {
-                let Some(edge) = &target.edge else { return };
-                (edge.clone(), None)
-            }
-            (Door::Outbound | Door::Gateway { .. }, _) => {
-                let engine = worker.engine();
+        let own = self.connection.worker.own_side();
+        let source = self.count(&own, bytes, duration);
+        self.log(&source, &own, head, bytes, duration);
+    }
+
+    /// Counts it, and says who asked.
+    fn count(&mut self, own: &Arc<Workload>, bytes: Counters, duration: Duration) -> Arc<Workload> {
+        let worker = &self.connection.worker;
+        let known = self.target.as_ref().and_then(|target| target.edge.clone());
+        let (edge, source) = match (&self.connection.door, known) {
+            (Door::Inbound { port, .. }, _) => self.connection.inbound_edge(*port),
+            (Door::Outbound | Door::Gateway { .. }, Some(edge)) => (edge, Arc::clone(own)),
+            (Door::Outbound | Door::Gateway { .. }, None) => {
                 let edge = worker.metrics.edge(&EdgeLabels {
                     reporter: self.connection.door.reporter(),
-                    source: labels::own_side(engine.snapshot(), &worker.shared.workload),
-                    destination: std::sync::Arc::new(Workload::default()),
-                    service: std::sync::Arc::new(self.service.take().unwrap_or_default()),
+                    source: Arc::clone(own),
+                    destination: Arc::new(Workload::default()),
+                    service: Arc::new(self.service.take().unwrap_or_default()),
                     security: SecurityPolicy::Unknown,
                 });
-                (edge, None)
+                (edge, Arc::clone(own))
             }
         };
         edge.request(&RequestDone {
@@ -127,6 +128,18 @@ impl<'c> Outcome<'c> {
             request_messages: self.messages.requests,
             response_messages: self.messages.responses,
         });
+        source
+    }
+
+    fn log(
+        &self,
+        source: &Workload,
+        own_side: &Workload,
+        head: Option<&RequestHead>,
+        bytes: Counters,
+        duration: Duration,
+    ) {
+        let worker = &self.connection.worker;
         let Some(log) = &worker.log else { return };
         let header = |name| head.and_then(|head| head.headers.get(name));
         let own = worker.shared.identity.get().map(|identity| identity.id.as_str());
@@ -178,8 +191,11 @@ impl<'c> Outcome<'c> {
             route_name: self.route.as_deref().or(Some("default")),
             source_principal,
             destination_principal,
-            source_workload: source.as_deref().map(|source| &*source.name),
-            destination_workload: target.map(|target| &*target.destination.name),
+            source_workload: Some(&source.name),
+            destination_workload: match self.connection.door {
+                Door::Inbound { .. } => Some(&own_side.name),
+                Door::Outbound | Door::Gateway { .. } => target.map(|target| &*target.destination.name),
+            },
             decision_id: self.decision,
             allowed: self.allowed,
             policy: self.policy.as_deref(),

@@ -199,7 +199,7 @@ impl Connection {
         let edge = self.worker.metrics.edge(&EdgeLabels {
             reporter: Reporter::Destination,
             source: Arc::clone(&source),
-            destination: labels::own_side(snapshot, local),
+            destination: self.worker.own_side(),
             service: labels::inbound_service(snapshot, local, port),
             security: match self.peer {
                 Peer::Authenticated(_) => SecurityPolicy::MutualTls,

@@ -391,7 +391,7 @@ fn intern(
     });
     let edge = worker.metrics.edge(&EdgeLabels {
         reporter: Reporter::Source,
-        source: labels::own_side(snapshot, &worker.shared.workload),
+        source: worker.own_side(),
         destination: Arc::clone(&destination),
         service: Arc::new(service.map_or_else(
             || telemetry::Service {
@@ -470,13 +470,12 @@ pub(crate) fn application(
     };
     let known = upstreams.targets.borrow().get(&id).cloned();
     let target = known.unwrap_or_else(|| {
-        let engine = worker.engine();
         let target = Rc::new(Target::new(
             id.clone(),
             (Box::default(), port.get()),
             worker.shared.address.map(|_| bartizan_wire::socket::MARK),
             format!("inbound|{port}||").into(),
-            labels::own_side(engine.snapshot(), &worker.shared.workload),
+            worker.own_side(),
             None,
             upstreams.load_of(&id.workload),
         ));

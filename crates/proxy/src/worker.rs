@@ -11,10 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, Cache};
 use bartizan_decide::Engine;
 use bartizan_identity::crypto::random_u64;
-use bartizan_telemetry::{AccessLogWorker, Counter, WorkerMetrics, families};
-use bartizan_types::DecisionId;
+use bartizan_telemetry::{self as telemetry, AccessLogWorker, Counter, WorkerMetrics, families};
+use bartizan_types::{DecisionId, Version};
 
 use crate::drain::Stage;
+use crate::labels;
 use crate::shared::Shared;
 use crate::tcp::Flow;
 use crate::upstream::Upstreams;
@@ -41,6 +42,7 @@ pub(crate) struct Worker {
     wall: Cell<(Instant, SystemTime)>,
     slots: RefCell<Slots>,
     flows: RefCell<Vec<Weak<Flow>>>,
+    own: RefCell<Option<(Version, Arc<telemetry::Workload>)>>,
 }
 
 /// By which a worker reaches a task that serves a connection or a stream.
@@ -119,6 +121,7 @@ impl Worker {
             wall: Cell::new((Instant::now(), SystemTime::now())),
             slots: RefCell::default(),
             flows: RefCell::default(),
+            own: RefCell::default(),
             metrics,
             shared,
         })
@@ -127,6 +130,20 @@ impl Worker {
     /// The present engine. A request calls it once and keeps what it got.
     pub(crate) fn engine(&self) -> Arc<Engine> {
         Arc::clone(self.engine.borrow_mut().load())
+    }
+
+    /// The labels of the workload that the proxy serves.
+    pub(crate) fn own_side(&self) -> Arc<telemetry::Workload> {
+        let engine = self.engine();
+        let version = engine.snapshot().version();
+        if let Some((known, own)) = &*self.own.borrow()
+            && *known == version
+        {
+            return Arc::clone(own);
+        }
+        let own = labels::own_side(engine.snapshot(), &self.shared.workload);
+        *self.own.borrow_mut() = Some((version, Arc::clone(&own)));
+        own
     }
 
     /// How often something changed that open connections are judged by.

@@ -134,7 +134,10 @@ pub(super) async fn forward<D: Client>(
                     "unsent"
                 };
                 connection.worker.count(&families::RETRIES, &[reason]);
-                tried.push(target.id.workload.clone());
+                // What a kept connection lost on its way is no reason to leave the endpoint, which may be the only one.
+                if failure == Failure::Connect {
+                    tried.push(target.id.workload.clone());
+                }
             }
             Retry::Stop(_) => return answer::give(down, outcome, answer).await,
         }

@@ -10,6 +10,48 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::scene::{PATIENCE, Plan, Scene, allow, metric, policy};
 
+/// An HTTP/2 application that says goodbye after the first request of each connection.
+async fn short_lived_app() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    connection.graceful_shutdown();
+                    respond.send_response(Response::new(()), true).unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn goodbyes_of_the_application_lose_nothing() {
+    let scene = Scene::new(&plan(short_lived_app().await));
+    let send = connect(scene.outbound).await;
+    for _ in 0..10 {
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..4 {
+            let mut send = send.clone();
+            calls.spawn(async move {
+                send.send_request(call("POST", "/v1"), true)
+                    .unwrap()
+                    .0
+                    .await
+                    .unwrap()
+                    .status()
+            });
+        }
+        while let Some(status) = in_time(calls.join_next()).await {
+            assert_eq!(status.unwrap(), 200);
+        }
+    }
+    scene.server_log(40);
+}
+
 /// An HTTP/2 application: gives the body back, then trailers with `grpc-status: 0`; `/wait` keeps its response open.
 async fn app() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,6 +1,12 @@
 //! What end-to-end tests share: the real binary, run as a user without privileges, in its own folders.
 //!
 //! One mesh runs at a time: the machine is small, and examples name ports of the host.
+#![expect(
+    clippy::indexing_slicing,
+    clippy::missing_panics_doc,
+    clippy::panic,
+    reason = "a test fails by a panic"
+)]
 
 pub mod http;
 pub mod load;
@@ -131,7 +137,7 @@ impl Mesh {
 
     /// Runs a command of the binary against this mesh.
     pub fn bartizan(&self, arguments: &[&str]) -> Ended {
-        run(self.command(arguments), Duration::from_secs(120))
+        run(self.command(arguments), Duration::from_mins(2))
     }
 
     /// The command without running it.
@@ -302,7 +308,7 @@ impl Mesh {
         let state = self.state().display().to_string();
         processes_of("--detached-child")
             .into_iter()
-            .find(|(_, arguments)| arguments.iter().any(|argument| *argument == state))
+            .find(|(_, arguments)| arguments.contains(&state))
             .map(|(process, _)| process)
             .expect("the supervisor runs")
     }

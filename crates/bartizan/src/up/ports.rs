@@ -25,14 +25,12 @@ pub(super) fn must_be_free(folder: &Folder, gateway_address: IpAddr) -> anyhow::
         };
         for listen in listen {
             if let Err(error) = TcpListener::bind(listen.address) {
-                let remedy = match error.kind() {
-                    ErrorKind::AddrInUse => {
-                        "another program listens there (`ss -ltnp` says which): end it, or choose another address"
-                    }
-                    ErrorKind::PermissionDenied => {
-                        "ports below 1024 need a privilege: choose another address"
-                    }
-                    _ => "choose another address",
+                let remedy = if error.kind() == ErrorKind::AddrInUse {
+                    "another program listens there (`ss -ltnp` says which): end it, or choose another address"
+                } else if error.kind() == ErrorKind::PermissionDenied {
+                    "ports below 1024 need a privilege: choose another address"
+                } else {
+                    "choose another address"
                 };
                 return Err(Exit::error(
                     1,

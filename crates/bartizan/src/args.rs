@@ -243,7 +243,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct CanArgs {
     /// The caller: NAMESPACE/SERVICEACCOUNT, or `outside` for a client without an identity
     pub(crate) from: String,
-    /// The callee: a service's name as NAME.NAMESPACE[:PORT], or a workload NAMESPACE/NAME[:PORT]
+    /// The callee: a service's name as NAME.NAMESPACE, or a workload NAMESPACE/NAME, with :PORT behind it where it has several
     pub(crate) to: String,
     /// The method; without it the connection itself is judged, as for TCP
     pub(crate) method: Option<String>,

@@ -27,8 +27,10 @@ pub(crate) fn attempts_outside(mesh: &Mesh, attempts: &[Value]) -> Vec<String> {
         bartizan_tests::Privilege::None,
         std::path::Path::new("/usr/bin/python3"),
     );
-    command.arg(script).arg(Value::from(attempts.to_vec()).to_string());
-    outcomes(&run(command, Duration::from_secs(60)), attempts.len())
+    command
+        .arg(script)
+        .arg(Value::from(attempts.to_vec()).to_string());
+    outcomes(&run(command, Duration::from_mins(1)), attempts.len())
 }
 
 /// One attempt.
@@ -56,9 +58,7 @@ pub(crate) fn addresses(mesh: &Mesh, workload: &str) -> Vec<String> {
         .as_array()
         .into_iter()
         .flatten()
-        .filter(|pod| {
-            pod["workload"] == json!(workload) || pod["name"]["name"] == json!(workload)
-        })
+        .filter(|pod| pod["workload"] == json!(workload) || pod["name"]["name"] == json!(workload))
         .filter_map(|pod| Some(pod["address"].as_str()?.to_owned()))
         .collect()
 }
@@ -78,5 +78,36 @@ pub(crate) fn code(ended: &bartizan_tests::Ended) -> &str {
 pub(crate) fn host(program: &str, arguments: &[&str]) -> bartizan_tests::Ended {
     let mut command = Command::new(program);
     command.args(arguments);
-    run(command, Duration::from_secs(60))
+    run(command, Duration::from_mins(1))
+}
+
+/// A folder of documents that finds the modules of `cargo xtask peers` in `.venv`; `None`, and said so, where they are missing.
+/// The folder lives as long as the second value.
+pub(crate) fn with_modules(folder: &std::path::Path) -> Option<(Start, tempfile::TempDir)> {
+    let modules = bartizan_tests::peers().join("python");
+    if !modules.join("bin/python3").exists() {
+        bartizan_tests::skip("no Python modules: cargo xtask peers");
+        return None;
+    }
+    let place = tempfile::Builder::new()
+        .prefix("bzdocs")
+        .tempdir()
+        .expect("a folder");
+    for entry in std::fs::read_dir(folder).expect("read documents").flatten() {
+        if entry.file_name() != ".venv" {
+            std::fs::copy(entry.path(), place.path().join(entry.file_name())).expect("copy a document");
+        }
+    }
+    std::os::unix::fs::symlink(&modules, place.path().join(".venv")).expect("link the modules");
+    // The link leads out of the folder, so where it leads to is declared as well.
+    let local = place.path().join("local-run.yaml");
+    let text = std::fs::read_to_string(&local).expect("read local-run.yaml");
+    std::fs::write(
+        &local,
+        text.replace("read: [.", &format!("read: [{}, .", modules.display())),
+    )
+    .expect("write local-run.yaml");
+    let mut start = Start::example("telemetry");
+    start.documents = place.path().to_owned();
+    Some((start, place))
 }

@@ -1,11 +1,23 @@
 //! End-to-end tests: the real binary, as a user without privileges, in its own namespaces, with other people's programs.
 //! One binary, so that it links once.
+#![expect(
+    clippy::float_cmp,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    reason = "a test fails by a panic, tells one story from the start to the end, and counts whole numbers"
+)]
 
+mod byo;
 mod bypass;
 mod capture;
 mod commands;
+mod h2spec;
 mod identity;
 mod lab;
 mod live;
+mod peers;
 mod sandbox;
+mod survive;
 mod telemetry;

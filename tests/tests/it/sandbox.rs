@@ -44,9 +44,7 @@ fn names_answer_in_every_form_and_for_every_program() {
         .flatten()
         .find(|service| service["name"] == json!({"namespace": "lab", "name": "web"}))
         .and_then(|service| Some(service["address"].as_str()?.to_owned()))
-        .unwrap_or_else(|| {
-            attempts(&mesh, "lab/client", &[json!(["resolve", "web"])]).remove(0)
-        });
+        .unwrap_or_else(|| attempts(&mesh, "lab/client", &[json!(["resolve", "web"])]).remove(0));
     assert!(web.starts_with("10.67."), "{web}");
     let [store_0, store_1] = ["store-0", "store-1"].map(|name| addresses(&mesh, name).remove(0));
     let both = {
@@ -68,21 +66,45 @@ fn names_answer_in_every_form_and_for_every_program() {
         (json!(["resolve", "store"]), both.clone()),
         (json!(["resolve", "store-0.store"]), store_0.clone()),
         (json!(["resolve", "store-1.store.lab.svc.cluster.local"]), store_1),
-        (json!(["resolve", "nothing"]), "refused Name or service not known".to_owned()),
-        (json!(["resolve", "example.com"]), "refused Name or service not known".to_owned()),
+        (
+            json!(["resolve", "nothing"]),
+            "refused Name or service not known".to_owned(),
+        ),
+        (
+            json!(["resolve", "example.com"]),
+            "refused Name or service not known".to_owned(),
+        ),
         // Questions as they are on the wire.
         (json!(["dns", full, "A"]), format!("NOERROR {web}")),
         (json!(["dns", full, "A", {"tcp": true}]), format!("NOERROR {web}")),
         (json!(["dns", full, "AAAA"]), "NOERROR".to_owned()),
         (json!(["dns", full, "TXT"]), "NOERROR".to_owned()),
         (json!(["dns", "lab.svc.cluster.local", "A"]), "NOERROR".to_owned()),
-        (json!(["dns", "nothing.lab.svc.cluster.local", "A"]), "NXDOMAIN".to_owned()),
-        (json!(["dns", "nothing.lab.svc.cluster.local", "AAAA"]), "NXDOMAIN".to_owned()),
+        (
+            json!(["dns", "nothing.lab.svc.cluster.local", "A"]),
+            "NXDOMAIN".to_owned(),
+        ),
+        (
+            json!(["dns", "nothing.lab.svc.cluster.local", "AAAA"]),
+            "NXDOMAIN".to_owned(),
+        ),
         (json!(["dns", "example.com", "A"]), "NXDOMAIN".to_owned()),
-        (json!(["dns", "example.com", "A", {"tcp": true}]), "NXDOMAIN".to_owned()),
-        (json!(["dns", "alias.lab.svc.cluster.local", "A"]), format!("NOERROR {web} type 5")),
-        (json!(["dns", "web.far.svc.cluster.local", "AAAA"]), "NOERROR type 5".to_owned()),
-        (json!(["dns", "store.lab.svc.cluster.local", "A"]), format!("NOERROR {both}")),
+        (
+            json!(["dns", "example.com", "A", {"tcp": true}]),
+            "NXDOMAIN".to_owned(),
+        ),
+        (
+            json!(["dns", "alias.lab.svc.cluster.local", "A"]),
+            format!("NOERROR {web} type 5"),
+        ),
+        (
+            json!(["dns", "web.far.svc.cluster.local", "AAAA"]),
+            "NOERROR type 5".to_owned(),
+        ),
+        (
+            json!(["dns", "store.lab.svc.cluster.local", "A"]),
+            format!("NOERROR {both}"),
+        ),
     ];
     let questions: Vec<Value> = table.iter().map(|(question, _)| question.clone()).collect();
     for ((question, expected), got) in table.iter().zip(attempts(&mesh, "lab/client", &questions)) {
@@ -92,7 +114,15 @@ fn names_answer_in_every_form_and_for_every_program() {
     let getent = mesh.run_as("lab/client", &["getent", "ahostsv4", "web"]);
     assert!(getent.stdout.starts_with(&web), "{getent:?}");
     assert_eq!(mesh.run_as("lab/client", &["getent", "hosts", "nothing"]).code, 2);
-    for name in ["web", "web.lab:8080", "web.lab.svc.cluster.local", "alias", "store-1.store:7000", "loopback-only:8080", "address-only:8080"] {
+    for name in [
+        "web",
+        "web.lab:8080",
+        "web.lab.svc.cluster.local",
+        "alias",
+        "store-1.store:7000",
+        "loopback-only:8080",
+        "address-only:8080",
+    ] {
         let got = curl(&mesh, "lab/client", &[&format!("http://{name}/")]);
         assert_eq!(code(&got), "200", "{name}: {got:?}\n{}", mesh.last_words());
     }
@@ -120,16 +150,37 @@ fn a_pod_has_what_its_documents_say() {
         "NOTE=careful",
         "HOSTNAME=many",
     ] {
-        assert!(environment.lines().any(|other| other == line), "{line}:\n{environment}");
+        assert!(
+            environment.lines().any(|other| other == line),
+            "{line}:\n{environment}"
+        );
     }
     // Nothing of the host's or the mesh's environment.
     for name in ["CARGO", "BARTIZAN", "SSH_", "SUDO", "XDG_"] {
-        assert!(!environment.lines().any(|line| line.starts_with(name)), "{environment}");
+        assert!(
+            !environment.lines().any(|line| line.starts_with(name)),
+            "{environment}"
+        );
     }
-    let files = "cat /etc/settings/app.conf /etc/settings/greeting /etc/credentials/deep/token /etc/one-file.conf";
-    assert_eq!(inside(&mesh, "lab/many", "one", files), "level = debug\nhellotokenlevel = debug\n");
-    assert_eq!(inside(&mesh, "lab/many", "one", "stat -c %a -L /etc/credentials/deep/token"), "400\n");
-    assert_eq!(inside(&mesh, "lab/many", "two", "cat /seen/order"), "first\nsecond\none\n");
+    let files =
+        "cat /etc/settings/app.conf /etc/settings/greeting /etc/credentials/deep/token /etc/one-file.conf";
+    assert_eq!(
+        inside(&mesh, "lab/many", "one", files),
+        "level = debug\nhellotokenlevel = debug\n"
+    );
+    assert_eq!(
+        inside(
+            &mesh,
+            "lab/many",
+            "one",
+            "stat -c %a -L /etc/credentials/deep/token"
+        ),
+        "400\n"
+    );
+    assert_eq!(
+        inside(&mesh, "lab/many", "two", "cat /seen/order"),
+        "first\nsecond\none\n"
+    );
     for (container, user) in [("one", "1234"), ("two", "4321")] {
         assert_eq!(inside(&mesh, "lab/many", container, "id -u").trim(), user);
     }
@@ -143,14 +194,20 @@ fn a_pod_has_what_its_documents_say() {
     // Names that a StatefulSet gives.
     for replica in ["store-0", "store-1"] {
         let workload = format!("lab/{replica}");
-        assert_eq!(inside(&mesh, &workload, "server", "hostname; cat /etc/hostname"), format!("{replica}\n{replica}\n"));
+        assert_eq!(
+            inside(&mesh, &workload, "server", "hostname; cat /etc/hostname"),
+            format!("{replica}\n{replica}\n")
+        );
         assert_eq!(
             inside(&mesh, &workload, "server", "hostname -f"),
             format!("{replica}.store.lab.svc.cluster.local\n")
         );
     }
     let resolver = inside(&mesh, "lab/store-0", "server", "cat /etc/resolv.conf");
-    assert!(resolver.contains("search lab.svc.cluster.local svc.cluster.local cluster.local\n"), "{resolver}");
+    assert!(
+        resolver.contains("search lab.svc.cluster.local svc.cluster.local cluster.local\n"),
+        "{resolver}"
+    );
     assert!(resolver.contains("ndots:5"), "{resolver}");
     let hosts = inside(&mesh, "lab/store-0", "server", "cat /etc/hosts");
     assert!(hosts.contains("127.0.0.1\tlocalhost"), "{hosts}");
@@ -167,35 +224,71 @@ fn two_replicas_bind_one_port_and_share_the_requests() {
     let mut hosts = std::collections::BTreeSet::new();
     let ended = mesh.run_as(
         "lab/client",
-        &["/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do curl -sS -m 5 http://web/; echo; done"],
+        &[
+            "/bin/sh",
+            "-c",
+            "for i in 1 2 3 4 5 6 7 8 9 10 11 12; do curl -sS -m 5 http://web/; echo; done",
+        ],
     );
     for line in ended.stdout.lines() {
         let answer: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         hosts.insert(answer["host"].as_str().unwrap_or_default().to_owned());
         // The caller's address and identity arrive.
-        assert!(answer["headers"]["x-forwarded-client-cert"].as_str().is_some_and(|text| text.contains("/sa/client")), "{line}");
+        assert!(
+            answer["headers"]["x-forwarded-client-cert"]
+                .as_str()
+                .is_some_and(|text| text.contains("/sa/client")),
+            "{line}"
+        );
     }
-    assert_eq!(hosts.into_iter().collect::<Vec<_>>(), ["web-0", "web-1"], "{ended:?}");
+    assert_eq!(
+        hosts.into_iter().collect::<Vec<_>>(),
+        ["web-0", "web-1"],
+        "{ended:?}"
+    );
 }
 
 #[test]
 fn readiness_takes_an_endpoint_away_within_a_second_of_its_probe() {
     let mesh = Mesh::up(&documents("lab"));
     let address = addresses(&mesh, "web-0").remove(0);
-    let unready = curl(&mesh, "lab/client", &[&format!("http://{address}:8080/be-ready/no")]);
+    let unready = curl(
+        &mesh,
+        "lab/client",
+        &[&format!("http://{address}:8080/be-ready/no")],
+    );
     assert_eq!(code(&unready), "200", "{unready:?}");
     let started = Instant::now();
-    eventually("one endpoint is left", Duration::from_secs(5), || ready(&mesh, "web") == 1);
+    eventually("one endpoint is left", Duration::from_secs(5), || {
+        ready(&mesh, "web") == 1
+    });
     // The probe's period is one second, too.
-    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_millis(2500),
+        "{:?}",
+        started.elapsed()
+    );
     let ended = mesh.run_as(
         "lab/client",
-        &["/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do curl -sS -m 5 http://web/; echo; done"],
+        &[
+            "/bin/sh",
+            "-c",
+            "for i in 1 2 3 4 5 6 7 8 9 10; do curl -sS -m 5 http://web/; echo; done",
+        ],
     );
-    assert!(ended.stdout.lines().count() == 10 && ended.stdout.lines().all(|line| line.contains("\"web-1\"")), "{ended:?}");
-    let back = curl(&mesh, "lab/client", &[&format!("http://{address}:8080/be-ready/yes")]);
+    assert!(
+        ended.stdout.lines().count() == 10 && ended.stdout.lines().all(|line| line.contains("\"web-1\"")),
+        "{ended:?}"
+    );
+    let back = curl(
+        &mesh,
+        "lab/client",
+        &[&format!("http://{address}:8080/be-ready/yes")],
+    );
     assert_eq!(code(&back), "200", "{back:?}");
-    eventually("both are back", Duration::from_secs(5), || ready(&mesh, "web") == 2);
+    eventually("both are back", Duration::from_secs(5), || {
+        ready(&mesh, "web") == 2
+    });
     // Nobody behind a service.
     let empty = curl(&mesh, "lab/client", &["http://empty:8080/"]);
     assert_eq!(code(&empty), "503", "{empty:?}");
@@ -216,7 +309,9 @@ fn liveness_restarts_and_the_grace_period_ends() {
     assert_eq!(restarts(&mesh), 0);
     inside(&mesh, "lab/probed-0", "alive", "rm /tmp/alive");
     // It ignores SIGTERM: what ends it is the end of the grace period of one second.
-    eventually("the container was restarted", Duration::from_secs(15), || restarts(&mesh) == 1);
+    eventually("the container was restarted", Duration::from_secs(15), || {
+        restarts(&mesh) == 1
+    });
     eventually("it is ready again", Duration::from_secs(15), || {
         workload(&mesh, "probed-0")["ready"] == true
     });
@@ -227,7 +322,16 @@ fn liveness_restarts_and_the_grace_period_ends() {
     eventually("the new pod runs", Duration::from_secs(20), || {
         workload(&mesh, "many")["ready"] == true
             && mesh
-                .bartizan(&["exec", "lab/many", "-c", "one", "--", "/bin/sh", "-c", "echo $PLAIN"])
+                .bartizan(&[
+                    "exec",
+                    "lab/many",
+                    "-c",
+                    "one",
+                    "--",
+                    "/bin/sh",
+                    "-c",
+                    "echo $PLAIN",
+                ])
                 .stdout
                 == "fancy\n"
     });
@@ -238,7 +342,10 @@ fn liveness_restarts_and_the_grace_period_ends() {
 #[test]
 fn exec_and_run_carry_input_output_codes_and_signals() {
     let mesh = Mesh::up(&documents("lab"));
-    for before in [&["exec", "lab/many", "--"][..], &["run", "--as", "lab/client", "--"]] {
+    for before in [
+        &["exec", "lab/many", "--"][..],
+        &["run", "--as", "lab/client", "--"],
+    ] {
         let shell = |script: &str| mesh.bartizan(&[before, &["/bin/sh", "-c", script]].concat());
         let ended = shell("echo out; echo err >&2; exit 7");
         assert_eq!((ended.code, ended.stdout.as_str()), (7, "out\n"), "{ended:?}");
@@ -246,7 +353,10 @@ fn exec_and_run_carry_input_output_codes_and_signals() {
         assert_eq!(shell("kill -KILL $$").code, 137);
         let missing = mesh.bartizan(&[before, &["no-such-program"]].concat());
         assert_eq!(missing.code, 1, "{missing:?}");
-        assert!(missing.stderr.contains("`no-such-program` is not in PATH"), "{missing:?}");
+        assert!(
+            missing.stderr.contains("`no-such-program` is not in PATH"),
+            "{missing:?}"
+        );
 
         // Input, as much as one likes.
         let mut child = mesh
@@ -269,7 +379,8 @@ fn exec_and_run_carry_input_output_codes_and_signals() {
             (nix::sys::signal::Signal::SIGTERM, "TERM", 9),
             (nix::sys::signal::Signal::SIGINT, "INT", 9),
         ] {
-            let script = format!("trap 'echo got; exit 9' {name}; echo started; while :; do sleep 0.05; done");
+            let script =
+                format!("trap 'echo got; exit 9' {name}; echo started; while :; do sleep 0.05; done");
             let mut child = mesh
                 .command(&[before, &["/bin/sh", "-c", &script]].concat())
                 .stdin(Stdio::null())
@@ -292,7 +403,9 @@ fn exec_and_run_carry_input_output_codes_and_signals() {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         assert_eq!(lines.next().unwrap().unwrap(), "started");
-        assert!(!bartizan_tests::processes_of("4242").is_empty());
+        eventually("its command runs", Duration::from_secs(5), || {
+            !bartizan_tests::processes_of("4242").is_empty()
+        });
         child.kill().unwrap();
         child.wait().unwrap();
         eventually("its command is gone", Duration::from_secs(5), || {
@@ -305,17 +418,28 @@ fn exec_and_run_carry_input_output_codes_and_signals() {
     });
     let unknown = mesh.bartizan(&["exec", "lab/nobody", "--", "true"]);
     assert_eq!(unknown.code, 1, "{unknown:?}");
-    assert!(unknown.stderr.contains("no workload `lab/nobody` runs"), "{unknown:?}");
+    assert!(
+        unknown.stderr.contains("no workload `lab/nobody` runs"),
+        "{unknown:?}"
+    );
     let container = mesh.bartizan(&["exec", "lab/many", "-c", "three", "--", "true"]);
     assert_eq!(container.code, 1, "{container:?}");
     // Several run at once.
     let children: Vec<_> = (0..6)
         .map(|number| {
-            mesh.command(&["run", "--as", "lab/client", "--", "/bin/sh", "-c", &format!("curl -sS -m 10 http://web/{number}")])
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap()
+            mesh.command(&[
+                "run",
+                "--as",
+                "lab/client",
+                "--",
+                "/bin/sh",
+                "-c",
+                &format!("curl -sS -m 10 http://web/{number}"),
+            ])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap()
         })
         .collect();
     for (number, child) in children.into_iter().enumerate() {

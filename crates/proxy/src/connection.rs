@@ -1,15 +1,16 @@
 //! One accepted connection: through which door it came, who is at its other end, and what its requests have in common.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bartizan_decide::{ConnectionFacts, Denied, Engine, Reason, authorize_connection, authorize_tcp};
+use bartizan_decide::{ConnectionFacts, Denied, Engine, authorize_connection, authorize_tcp};
 use bartizan_telemetry::{
     AccessRecord, Edge, EdgeLabels, OpenGuard, Reporter, ResponseFlags, SecurityPolicy, families,
 };
-use bartizan_types::{Peer, Port, RuleId};
+use bartizan_types::{Peer, Port, RuleId, SpiffeId};
 use bartizan_wire::stream::MaybeTls;
 use bytes::BytesMut;
 
@@ -85,6 +86,42 @@ pub(crate) struct Connection {
     _open: OpenGuard,
 }
 
+/// Why an open connection or a request in flight may not go on after a change.
+#[derive(Debug)]
+pub(crate) enum Objection {
+    /// Policy denies it now.
+    Denied(Denied),
+    /// The bundle has the peer's trust domain no more.
+    Untrusted(SpiffeId),
+}
+
+impl From<Denied> for Objection {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl Objection {
+    /// The label's value.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Denied(_) => "policy",
+            Self::Untrusted(_) => "trust",
+        }
+    }
+}
+
+impl fmt::Display for Objection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Denied(denied) => write!(f, "{denied}"),
+            Self::Untrusted(peer) => {
+                write!(f, "untrusted_peer{{trust domain of `{peer}` is trusted no more}}")
+            }
+        }
+    }
+}
+
 /// A connection of which it is known what it carries.
 pub(crate) struct Established {
     /// The connection.
@@ -149,11 +186,11 @@ impl Connection {
     /// Whether it may stay open between two requests, by the present engine and trust bundle.
     ///
     /// # Errors
-    /// [`Denied`] when it is to be closed.
-    pub(crate) fn judge_again(&self, engine: &Engine) -> Result<(), Denied> {
+    /// [`Objection`] when it is to be closed.
+    pub(crate) fn judge_again(&self, engine: &Engine) -> Result<(), Objection> {
         self.judge_trust()?;
         match self.door {
-            Door::Inbound { .. } => authorize_connection(engine, &self.facts()),
+            Door::Inbound { .. } => Ok(authorize_connection(engine, &self.facts())?),
             Door::Outbound | Door::Gateway { .. } => Ok(()),
         }
     }
@@ -161,25 +198,24 @@ impl Connection {
     /// Whether a connection of bytes may stay open.
     ///
     /// # Errors
-    /// [`Denied`] when it is to be closed.
-    pub(crate) fn judge_bytes_again(&self, engine: &Engine) -> Result<(), Denied> {
+    /// [`Objection`] when it is to be closed.
+    pub(crate) fn judge_bytes_again(&self, engine: &Engine) -> Result<(), Objection> {
         self.judge_trust()?;
         match self.door {
-            Door::Inbound { .. } => authorize_tcp(engine, &self.facts()).map(drop),
+            Door::Inbound { .. } => Ok(authorize_tcp(engine, &self.facts()).map(drop)?),
             Door::Outbound | Door::Gateway { .. } => Ok(()),
         }
     }
 
     /// Whether the peer's trust domain is still trusted. A trust domain that was taken out of the bundle closes what it opened.
-    pub(crate) fn judge_trust(&self) -> Result<(), Denied> {
+    pub(crate) fn judge_trust(&self) -> Result<(), Objection> {
         let Some(identity) = self.worker.shared.identity.get() else {
             return Ok(());
         };
         match self.peer.identity() {
-            Some(id) if !identity.credentials.current().bundle().trusts(id.trust_domain()) => Err(Denied {
-                reason: Reason::NoAllowMatched,
-                policies: Arc::default(),
-            }),
+            Some(id) if !identity.credentials.current().bundle().trusts(id.trust_domain()) => {
+                Err(Objection::Untrusted(id.clone()))
+            }
             _ => Ok(()),
         }
     }

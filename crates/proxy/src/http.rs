@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bartizan_decide::Denied;
 use bartizan_telemetry::families;
 use bartizan_wire::h1::{self, HeadError, Limits};
 use bartizan_wire::h2::{self, ServerStream};
@@ -16,7 +15,7 @@ use bytes::BytesMut;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::connection::Connection;
+use crate::connection::{Connection, Objection};
 use crate::drain::Stage;
 use crate::request::outcome::count_denied;
 use crate::request::{self, After};
@@ -35,7 +34,7 @@ const SHORTLY: Duration = Duration::from_secs(10);
 /// What happens next on an HTTP/1 connection.
 enum Next {
     Head(Result<Option<RequestHead>, HeadError>),
-    Denied(Denied),
+    Objection(Objection),
     Over,
 }
 
@@ -61,8 +60,8 @@ pub(crate) async fn serve_http1(
                 break;
             }
             Next::Head(Ok(None) | Err(HeadError::Closed | HeadError::Io(_))) => return,
-            Next::Denied(denied) => {
-                judged(connection, &denied);
+            Next::Objection(objection) => {
+                judged(connection, &objection);
                 return;
             }
             Next::Over => break,
@@ -97,8 +96,8 @@ async fn next(
     poll_fn(|cx| {
         if worker.changes() != *seen {
             *seen = worker.changes();
-            if let Err(denied) = connection.judge_again(&worker.engine()) {
-                return Poll::Ready(Next::Denied(denied));
+            if let Err(objection) = connection.judge_again(&worker.engine()) {
+                return Poll::Ready(Next::Objection(objection));
             }
         }
         if let Poll::Ready(head) = down.poll_read_head(cx) {
@@ -124,7 +123,7 @@ async fn next(
 enum Event {
     Request(RequestHead, ServerStream),
     Ended,
-    Denied(Denied),
+    Objection(Objection),
     Stream(Result<(), JoinError>),
 }
 
@@ -148,8 +147,8 @@ pub(crate) async fn serve_http2(connection: Connection, registration: Registrati
         let event = poll_fn(|cx| {
             if worker.changes() != seen {
                 seen = worker.changes();
-                if let Err(denied) = connection.judge_again(&worker.engine()) {
-                    return Poll::Ready(Event::Denied(denied));
+                if let Err(objection) = connection.judge_again(&worker.engine()) {
+                    return Poll::Ready(Event::Objection(objection));
                 }
             }
             if !is_leaving && (worker.stage() >= Stage::Announcing || registration.is_over()) {
@@ -179,7 +178,7 @@ pub(crate) async fn serve_http2(connection: Connection, registration: Registrati
                     registration.set(What::Waiting, Some(IDLE));
                 }
             }
-            Event::Denied(denied) => return judged(&connection, &denied),
+            Event::Objection(objection) => return judged(&connection, &objection),
             Event::Ended => break,
         }
     }
@@ -199,15 +198,47 @@ async fn serve_stream(connection: Rc<Connection>, head: RequestHead, mut stream:
     }
 }
 
-/// An open connection was closed by a change.
-pub(crate) fn judged(connection: &Connection, denied: &Denied) {
-    count_denied(connection, "connection", denied);
-    connection.worker.count(
-        &families::CONNECTIONS_JUDGED,
-        &[connection.door.direction(), "policy"],
-    );
+/// An open connection is closed by a change.
+fn judged(connection: &Connection, objection: &Objection) {
+    if let Objection::Denied(denied) = objection {
+        count_denied(connection, "connection", denied);
+    }
+    count_judged(connection, objection);
     connection.log_refused(
         bartizan_telemetry::ResponseFlags::NONE,
-        &format!("closed by a change: {denied}"),
+        &format!("closed by a change: {objection}"),
     );
+}
+
+/// Counts what a change has ended.
+pub(crate) fn count_judged(connection: &Connection, objection: &Objection) {
+    connection.worker.count(
+        &families::CONNECTIONS_JUDGED,
+        &[connection.door.direction(), objection.reason()],
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Http1 = (Connection, Registration, MaybeTls, BytesMut);
+    type Stream = (Rc<Connection>, RequestHead, ServerStream);
+
+    fn size_of_future<A, F>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// What an idle connection holds beside its socket, and what a stream costs: a field too much here is paid ten thousand
+    /// times.
+    #[test]
+    fn futures_stay_small() {
+        let http1 = size_of_future(|(connection, registration, io, read): Http1| {
+            serve_http1(connection, registration, io, read)
+        });
+        assert!(http1 <= 6 * 1024, "{http1}");
+        let stream =
+            size_of_future(|(connection, head, stream): Stream| serve_stream(connection, head, stream));
+        assert!(stream <= 5 * 1024, "{stream}");
+    }
 }

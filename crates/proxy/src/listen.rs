@@ -81,13 +81,17 @@ impl Role {
 
 /// Accepts until the proxy drains, and returns when every connection has ended.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: TcpListener, role: Role) {
-    worker.shared.until_ready().await;
+    let mut draining = pin!(worker.shared.drain.reached(Stage::Draining));
+    tokio::select! {
+        () = worker.shared.until_ready() => {}
+        // What waits is for a successor that gets as far.
+        () = &mut draining => return,
+    }
     let accepted = worker
         .metrics
         .counter(&families::CONNECTIONS, &[role.direction()]);
     let own_port = listener.local_addr().map_or(0, |address| address.port());
     let mut tasks = JoinSet::new();
-    let mut draining = pin!(worker.shared.drain.reached(Stage::Draining));
     loop {
         tokio::select! {
             connection = listener.accept(), if tasks.len() < MOST_CONNECTIONS => match connection {

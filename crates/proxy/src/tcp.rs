@@ -20,7 +20,8 @@ use bartizan_wire::stream::{MaybeTls, Prefixed};
 use smallvec::SmallVec;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::connection::{Connection, Door};
+use crate::connection::{Connection, Door, Objection};
+use crate::http::count_judged;
 use crate::request::Upgraded;
 use crate::request::outcome::count_denied;
 use crate::upstream::{Carried, ConnectError, InFlightGuard, Target, Warrant, application, select};
@@ -301,8 +302,8 @@ impl<'c> Outcome<'c> {
         let ended = poll_fn(|cx| {
             if worker.changes() != seen {
                 seen = worker.changes();
-                if let Err(denied) = connection.judge_bytes_again(&worker.engine()) {
-                    return Poll::Ready(Err(denied));
+                if let Err(objection) = connection.judge_bytes_again(&worker.engine()) {
+                    return Poll::Ready(Err(objection));
                 }
             }
             relayed.as_mut().poll(cx).map(Ok)
@@ -318,12 +319,12 @@ impl<'c> Outcome<'c> {
                 };
                 Some(ended)
             }
-            Err(denied) => {
-                self.deny(&denied);
-                worker.count(
-                    &families::CONNECTIONS_JUDGED,
-                    &[connection.door.direction(), "policy"],
-                );
+            Err(objection) => {
+                match &objection {
+                    Objection::Denied(denied) => self.deny(denied),
+                    Objection::Untrusted(_) => self.details = Some(objection.to_string().into()),
+                }
+                count_judged(connection, &objection);
                 None
             }
         }

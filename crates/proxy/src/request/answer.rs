@@ -17,6 +17,7 @@ use super::After;
 use super::grpc::Observed;
 use super::headers::DECISION;
 use super::outcome::Outcome;
+use crate::connection::Objection;
 
 /// What clients of a denied request read.
 const DENIED: &str = "RBAC: access denied";
@@ -83,6 +84,14 @@ impl Answer {
             details: None,
             decision: Some(id),
             ..Self::new(status, body, "")
+        }
+    }
+
+    /// The peer's trust domain was taken out of the bundle.
+    pub(crate) fn untrusted(objection: &Objection) -> Self {
+        Self {
+            details: Some(objection.to_string().into()),
+            ..Self::new(StatusCode::FORBIDDEN, DENIED, "")
         }
     }
 

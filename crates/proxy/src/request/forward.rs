@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bartizan_decide::{
-    Denied, Destination, Engine, Failure, Forward, HttpFacts, Retry, judge_again_http, retry,
-};
+use bartizan_decide::{Destination, Engine, Failure, Forward, HttpFacts, Retry, judge_again_http, retry};
 use bartizan_identity::HandshakeFailure;
 use bartizan_telemetry::{ResponseFlags, families};
 use bartizan_types::{NamespacedName, Protocol};
@@ -27,7 +25,8 @@ use super::answer::{self, Answer, Client};
 use super::headers::{self, Fields};
 use super::outcome::Outcome;
 use super::{After, Way};
-use crate::connection::{Connection, Door};
+use crate::connection::{Connection, Door, Objection};
+use crate::http::count_judged;
 use crate::upstream::{Carried, ConnectError, InFlightGuard, Lease, Target, Warrant, application, select};
 
 /// How often a request is sent at most (Istio's default: two retries).
@@ -50,7 +49,7 @@ enum Tried {
     Connect(ConnectError),
     Exchange(ExchangeError),
     TimedOut,
-    Denied(Denied),
+    Objection(Objection),
 }
 
 #[expect(
@@ -103,8 +102,12 @@ pub(super) async fn forward<D: Client>(
         .await
         {
             Tried::Answered(lease, response) => break (lease, response, target, busy),
-            Tried::Denied(denied) => {
-                let answer = super::deny(outcome, &denied);
+            Tried::Objection(objection) => {
+                count_judged(connection, &objection);
+                let answer = match &objection {
+                    Objection::Denied(denied) => super::deny(outcome, denied),
+                    Objection::Untrusted(_) => Answer::untrusted(&objection),
+                };
                 return answer::give(down, outcome, answer).await;
             }
             Tried::TimedOut => return answer::give(down, outcome, Answer::timeout()).await,
@@ -196,7 +199,7 @@ async fn send<D: Client>(
     };
     match sent {
         Err(Stopped::TimedOut) => Tried::TimedOut,
-        Err(Stopped::Denied(denied)) => Tried::Denied(denied),
+        Err(Stopped::Objection(objection)) => Tried::Objection(objection),
         Ok(Err(error)) => Tried::Exchange(error),
         Ok(Ok(response)) => Tried::Answered(lease, response),
     }
@@ -234,12 +237,12 @@ async fn give_back<D: Client>(
             outcome.flags |= ResponseFlags::UT;
             outcome.details = Cow::Borrowed("response_timeout");
         }
-        Err(Stopped::Denied(denied)) => {
-            super::deny(outcome, &denied);
-            connection.worker.count(
-                &families::CONNECTIONS_JUDGED,
-                &[connection.door.direction(), "policy"],
-            );
+        Err(Stopped::Objection(objection)) => {
+            count_judged(connection, &objection);
+            match &objection {
+                Objection::Denied(denied) => drop(super::deny(outcome, denied)),
+                Objection::Untrusted(_) => outcome.details = objection.to_string().into(),
+            }
         }
         Ok(Err(error)) if error.side == Side::Downstream => {
             outcome.flags |= ResponseFlags::DC;
@@ -363,7 +366,7 @@ struct Watch<'a> {
 /// Why a request ended before its time.
 enum Stopped {
     TimedOut,
-    Denied(Denied),
+    Objection(Objection),
 }
 
 impl Watch<'_> {
@@ -376,7 +379,7 @@ impl Watch<'_> {
         let mut timer = until.map(|until| Box::pin(tokio::time::sleep_until(until.into())));
         poll_fn(|cx| {
             if self.connection.worker.changes() != self.seen {
-                self.judge().map_err(Stopped::Denied)?;
+                self.judge().map_err(Stopped::Objection)?;
             }
             if let Some(timer) = &mut timer
                 && timer.as_mut().poll(cx).is_ready()
@@ -388,7 +391,7 @@ impl Watch<'_> {
         .await
     }
 
-    fn judge(&mut self) -> Result<(), Denied> {
+    fn judge(&mut self) -> Result<(), Objection> {
         self.seen = self.connection.worker.changes();
         self.connection.judge_trust()?;
         let new = self.connection.worker.engine();

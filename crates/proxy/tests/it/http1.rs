@@ -482,3 +482,45 @@ fn nothing_is_lost_while_policy_and_credentials_change() {
         assert_eq!(metric(&text, "istio_requests_total", &[]), expected);
     }
 }
+
+#[test]
+fn several_workers_count_together() {
+    let app = echo_app();
+    let scene = Scene::new(&Plan {
+        workers: 3,
+        ..Plan::new(app.address)
+    });
+    std::thread::scope(|threads| {
+        for _ in 0..8 {
+            threads.spawn(|| {
+                let mut client = Client::new(scene.outbound);
+                for _ in 0..10 {
+                    assert!(client.ask(&get("/")).starts_with("HTTP/1.1 200 "));
+                }
+            });
+        }
+    });
+    scene.client_log(80);
+    scene.server_log(80);
+    for proxy in [&scene.client, &scene.server] {
+        let text = proxy.metrics();
+        assert_eq!(
+            metric(&text, "istio_requests_total", &["response_code=\"200\""]),
+            80.0,
+            "{text}"
+        );
+        assert_eq!(
+            metric(&text, "istio_request_duration_milliseconds_count", &[]),
+            80.0,
+            "{text}"
+        );
+    }
+    scene.change_server(vec![policy(vec![allow("nobody", &[])])]);
+    for _ in 0..6 {
+        assert!(
+            Client::new(scene.outbound)
+                .ask(&get("/"))
+                .starts_with("HTTP/1.1 403 ")
+        );
+    }
+}

@@ -3,7 +3,11 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::scene::{Client, PATIENCE, Plan, Scene, echo_app, get, until};
+use bartizan_proxy::{Running, StaticConfig, StaticListener, StaticRole};
+
+use crate::scene::{
+    Ca, Client, PATIENCE, Plan, Scene, allow, echo_app, everything, free, get, metric, name, until,
+};
 
 #[test]
 fn a_drain_finishes_what_is_open_and_says_goodbye() {
@@ -68,4 +72,54 @@ fn what_does_not_end_is_stopped_at_the_deadline() {
     assert!(!proxy.drain(Duration::from_millis(300)));
     assert!(begin.elapsed() < PATIENCE);
     assert_eq!(client.receive(), None);
+}
+
+#[test]
+fn a_trust_domain_that_is_taken_out_closes_what_it_opened() {
+    let app = echo_app();
+    let mut rule = allow("web", &["GET"]);
+    rule.from.clear();
+    let plan = Plan {
+        rules: vec![rule],
+        ..Plan::new(app.address)
+    };
+    let scene = Scene::new(&plan);
+    let other = Ca::of("other.local");
+    let both = scene.ca.with(&other);
+    scene
+        .server
+        .replace_credentials(scene.ca.svid("cart").0, both.clone())
+        .unwrap();
+    let outbound = free();
+    let _foreigner = Running::start(StaticConfig {
+        workload: name("shop/web-0"),
+        resources: everything(&plan, "web-0", outbound, scene.inbound),
+        listeners: vec![StaticListener {
+            address: outbound,
+            role: StaticRole::Outbound,
+        }],
+        svid: (other.svid("web").0, both),
+        access_log: None,
+        metrics: None,
+        workers: 1,
+        drain: PATIENCE,
+    })
+    .unwrap();
+    let mut client = Client::new(outbound);
+    let upgrade = "GET /ws HTTP/1.1\r\nhost: cart\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n";
+    assert!(client.ask(upgrade).starts_with("HTTP/1.1 101 "));
+    let mut idle = Client::new(outbound);
+    assert!(idle.ask(&get("/")).starts_with("HTTP/1.1 200 "));
+    let (svid, bundle) = scene.ca.svid("cart");
+    scene.server.replace_credentials(svid, bundle).unwrap();
+    assert_eq!(client.receive(), None);
+    assert!(idle.ask(&get("/")).starts_with("HTTP/1.1 503 "));
+    until("both are counted", || {
+        let text = scene.server.metrics();
+        metric(
+            &text,
+            "bartizan_connections_judged_closed_total",
+            &["reason=\"trust\""],
+        ) == 2.0
+    });
 }

@@ -52,17 +52,33 @@ pub struct Ca(Authority);
 
 impl Ca {
     pub fn new() -> Self {
-        let domain = TrustDomain::parse("cluster.local").unwrap();
+        Self::of("cluster.local")
+    }
+
+    pub fn of(domain: &str) -> Self {
+        let domain = TrustDomain::parse(domain).unwrap();
         Self(Authority::create(domain, SystemTime::now()).unwrap())
     }
 
+    /// What vouches for both trust domains.
+    pub fn with(&self, other: &Self) -> TrustBundle {
+        let bundles = [self.0.trust_bundle().unwrap(), other.0.trust_bundle().unwrap()];
+        let roots = bundles.iter().flat_map(TrustBundle::iter);
+        TrustBundle::new(roots.map(|(domain, roots)| (domain.clone(), roots))).unwrap()
+    }
+
     pub fn svid(&self, account: &str) -> (Svid, TrustBundle) {
+        let id = SpiffeId::workload(
+            self.0.trust_domain(),
+            &Name::parse("shop").unwrap(),
+            &Name::parse(account).unwrap(),
+        );
         let key = PrivateKey::generate().unwrap();
         let issued = self
             .0
             .issue(
                 &key.csr().unwrap(),
-                &id(account),
+                &id,
                 Duration::from_secs(3600),
                 SystemTime::now(),
             )
@@ -250,6 +266,7 @@ pub struct Plan {
     pub app: SocketAddr,
     /// Whether the client is told where the service is served.
     pub reachable: bool,
+    pub workers: u32,
 }
 
 impl Plan {
@@ -262,6 +279,7 @@ impl Plan {
             dead_endpoints: 0,
             app,
             reachable: true,
+            workers: 1,
         }
     }
 }
@@ -296,7 +314,7 @@ impl Scene {
             svid: ca.svid(plan.server_account),
             access_log: Some(directory.path().join("server.jsonl")),
             metrics: None,
-            workers: 1,
+            workers: plan.workers,
             drain: PATIENCE,
         })
         .unwrap();
@@ -312,7 +330,7 @@ impl Scene {
             svid: ca.svid("web"),
             access_log: Some(directory.path().join("client.jsonl")),
             metrics: None,
-            workers: 1,
+            workers: plan.workers,
             drain: PATIENCE,
         })
         .unwrap();

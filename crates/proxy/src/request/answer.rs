@@ -15,8 +15,9 @@ use http::StatusCode;
 
 use super::After;
 use super::grpc::Observed;
-use super::headers::DECISION;
+use super::headers::{DECISION, UNSENT};
 use super::outcome::Outcome;
+use crate::connection::Door;
 use crate::connection::Objection;
 
 /// What clients of a denied request read.
@@ -55,6 +56,8 @@ pub(crate) struct Answer {
     pub(crate) flags: ResponseFlags,
     pub(crate) details: Option<Cow<'static, str>>,
     pub(crate) decision: Option<DecisionId>,
+    /// The application got nothing of the request.
+    pub(crate) is_unsent: bool,
 }
 
 impl Answer {
@@ -65,6 +68,7 @@ impl Answer {
             flags: ResponseFlags::NONE,
             details: Some(Cow::Borrowed(details)),
             decision: None,
+            is_unsent: false,
         }
     }
 
@@ -160,12 +164,15 @@ impl Answer {
         } else {
             ResponseFlags::UF
         };
-        Self::new(
+        let failed = Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "upstream connect error",
             "upstream_reset_before_response_started{connection_failure}",
-        )
-        .with(flags)
+        );
+        Self {
+            is_unsent: true,
+            ..failed.with(flags)
+        }
     }
 
     /// The upstream went away in the middle.
@@ -214,6 +221,10 @@ pub(crate) async fn give<D: Client>(down: &mut D, outcome: &mut Outcome<'_>, ans
     }
     if let Some(id) = answer.decision {
         let _ = headers.append(DECISION, id.to_string().as_bytes());
+    }
+    // Nothing is tried again after something was sent, so that a failed connection means that nothing ever was.
+    if answer.is_unsent && matches!(outcome.connection.door, Door::Inbound { .. }) {
+        let _ = headers.append(UNSENT, b"1");
     }
     outcome.code = head.status.as_u16();
     outcome.flags |= answer.flags;

@@ -101,6 +101,13 @@ pub(super) async fn forward<D: Client>(
         )
         .await
         {
+            // The other side's proxy could not hand it to its application: as if nobody had listened there.
+            Tried::Answered(_, response)
+                if headers::is_unsent(&response) && is_of_a_proxy(&target) && down.is_body_untouched() =>
+            {
+                failed = true;
+                (Failure::Connect, Answer::connect_failure(outcome.attempts > 1))
+            }
             Tried::Answered(lease, response) => break (lease, response, target, busy),
             Tried::Objection(objection) => {
                 count_judged(connection, &objection);
@@ -255,6 +262,11 @@ async fn give_back<D: Client>(
         }
     }
     After::Abort
+}
+
+/// Whether what comes from there was said by another proxy of the mesh, and not by an application.
+fn is_of_a_proxy(target: &Target) -> bool {
+    target.id.identity.is_some()
 }
 
 /// The target of the next try.

@@ -10,6 +10,9 @@ const REQUEST_ID: &str = "x-request-id";
 const FORWARDED_CERTIFICATE: &str = "x-forwarded-client-cert";
 const FORWARDED_FOR: &str = "x-forwarded-for";
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
+/// Says of an answer that a workload's own proxy gave it and the application got nothing of the request, which may then be
+/// sent to another endpoint. Only proxies hear of it.
+pub(crate) const UNSENT: &str = "x-bartizan-unsent";
 /// The field that shows a denied client its decision.
 pub(crate) const DECISION: &str = "x-bartizan-decision";
 
@@ -58,7 +61,14 @@ pub(crate) fn prepare(connection: &Connection, head: &mut RequestHead) {
 
 /// Takes out of a response what is only meant between proxies.
 pub(crate) fn finish(response: &mut ResponseHead) {
-    drop_fields(&mut response.headers, is_peer_metadata);
+    drop_fields(&mut response.headers, |name| {
+        is_peer_metadata(name) || name.eq_ignore_ascii_case(UNSENT.as_bytes())
+    });
+}
+
+/// Whether a peer's proxy says that its application got nothing of the request.
+pub(crate) fn is_unsent(response: &ResponseHead) -> bool {
+    response.headers.contains(UNSENT)
 }
 
 /// Applies a route's change.
@@ -178,6 +188,18 @@ mod tests {
         for name in ["x-request-id", "traceparent", "x-env", "x-forwarded-for"] {
             assert!(!is_a_proxys(name.as_bytes()), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_between_proxies_stays_between_them() {
+        let mut response = ResponseHead::new(http::StatusCode::SERVICE_UNAVAILABLE);
+        for name in ["X-Bartizan-Unsent", "x-envoy-peer-metadata", "x-served-by"] {
+            response.headers.append(name, b"1").unwrap();
+        }
+        assert!(is_unsent(&response));
+        finish(&mut response);
+        assert!(!is_unsent(&response));
+        assert_eq!(response.headers.len(), 1);
     }
 
     #[test]

@@ -49,6 +49,13 @@ fn findings() -> String {
             .unwrap_or_default();
         }
     }
+    page.push_str(
+        "\n## The host\n\nA host that does not permit a sandbox is told with one of these, and with the line that allows it: see\n\
+         [sandbox.md](sandbox.md#what-the-host-must-permit).\n\n| code | what is missing |\n|---|---|\n",
+    );
+    for (code, ability) in bartizan_sandbox::Problem::table() {
+        writeln!(page, "| {code} | {ability} |").unwrap_or_default();
+    }
     page
 }
 

@@ -23,3 +23,4 @@ pub use options::{ControlError, Options, settings};
 pub use run::run;
 pub use status::Status;
 pub use store::StoreError;
+pub use web::metrics_reference;

@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use crate::admin::AdminService;
 use crate::tasks::drained;
 use guard::{Guard, Verdict};
+pub use metrics::metrics_reference;
 
 /// The most connections; others wait in the listener's backlog.
 const MOST_CONNECTIONS: usize = 64;

@@ -48,7 +48,6 @@ families! {
     UPSTREAM_REUSED = Counter "bartizan_upstream_reused_total" [] "Requests that went over a kept connection.";
     RETRIES = Counter "bartizan_retries_total" ["reason"] "Requests that were sent again to another endpoint.";
     DNS_QUERIES = Counter "bartizan_dns_queries_total" ["type", "result"] "Questions that the pod's name service answered.";
-    UDP_DROPPED = Counter "bartizan_udp_dropped_packets_total" [] "Datagrams other than DNS that capture dropped.";
     CONFIG_VERSION = Gauge "bartizan_config_version" [] "The version of the configuration that is served.";
     CONFIG_APPLIED = Gauge "bartizan_config_applied_timestamp_seconds" [] "When that version was applied.";
     CONFIG_REFUSED = Counter "bartizan_config_refused_total" [] "Transactions that could not be applied.";
@@ -59,11 +58,6 @@ families! {
     ACCESS_LOG_LINES = Counter "bartizan_access_log_lines_total" [] "Access log lines that were written.";
     ACCESS_LOG_DROPPED = Counter "bartizan_access_log_dropped_total" ["reason"] "Access log lines that were lost: the queue was full, or the write failed.";
     METRICS_OVERFLOW = Counter "bartizan_metrics_overflow_total" [] "Series that were asked for beyond the limit and counted under `overflow`.";
-    CONTROL_PROXIES = Gauge "bartizan_control_proxies" ["state"] "Proxies by state (connected, current, behind).";
-    CONTROL_VERSIONS = Counter "bartizan_control_versions_total" ["result"] "Changes of the configuration, accepted and refused.";
-    CONTROL_PUSHES = Counter "bartizan_control_pushes_total" ["result"] "Transactions sent to proxies, acknowledged or refused.";
-    CONTROL_ISSUED = Counter "bartizan_control_certificates_issued_total" ["result"] "SVIDs that were asked for.";
-    CONTROL_ROOT_EXPIRY = Gauge "bartizan_control_root_expiry_timestamp_seconds" [] "When the authority's root ends.";
     SCRAPE_UP = Gauge "bartizan_scrape_up" [] "Whether the target's metrics could be read for the merged page, 0 or 1.";
 }
 

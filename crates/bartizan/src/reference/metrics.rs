@@ -18,53 +18,71 @@ pub(super) fn page() -> String {
          | name | type | what |\n|---|---|---|\n",
     );
     let exposition = exposition();
-    let mut names = Vec::new();
-    for line in exposition.lines() {
-        let Some((name, help)) = line.strip_prefix("# HELP ").and_then(|rest| rest.split_once(' ')) else {
-            continue;
-        };
-        if !name.starts_with("istio_") || families::ALL.iter().any(|family| family.name == name) {
-            continue;
-        }
-        let kind = exposition
-            .lines()
-            .find_map(|line| {
-                line.strip_prefix("# TYPE ")?
-                    .strip_prefix(name)?
-                    .strip_prefix(' ')
-            })
-            .unwrap_or_default();
-        writeln!(page, "| `{name}` | {kind} | {help} |").unwrap_or_default();
-        names.push(name);
+    let all = families_of(&exposition);
+    let standard: Vec<_> = all
+        .into_iter()
+        .filter(|family| family.name.starts_with("istio_") && family.name != families::BUILD.name)
+        .collect();
+    for family in &standard {
+        writeln!(page, "| `{}` | {} | {} |", family.name, family.kind, family.help).unwrap_or_default();
     }
     page.push_str("\nTheir labels:\n\n| metrics | labels |\n|---|---|\n");
-    let mut groups: Vec<(Vec<&str>, Vec<&str>)> = Vec::new();
-    for name in names {
-        let labels = labels_of(&exposition, name);
-        match groups.iter_mut().find(|(_, known)| *known == labels) {
-            Some((names, _)) => names.push(name),
-            None => groups.push((vec![name], labels)),
+    let mut groups: Vec<(Vec<&str>, &[&str])> = Vec::new();
+    for family in &standard {
+        match groups.iter_mut().find(|(_, labels)| *labels == family.labels) {
+            Some((names, _)) => names.push(family.name),
+            None => groups.push((vec![family.name], &family.labels)),
         }
     }
     for (names, labels) in groups {
-        writeln!(page, "| {} | {} |", code(&names), code(&labels)).unwrap_or_default();
+        writeln!(page, "| {} | {} |", code(&names), code(labels)).unwrap_or_default();
     }
-    page.push_str("\n## bartizan's own\n\n| name | type | labels | what |\n|---|---|---|---|\n");
+    page.push_str("\n## A proxy's own\n\n| name | type | labels | what |\n|---|---|---|---|\n");
     for family in families::ALL {
         let kind = match family.kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
         };
-        writeln!(
-            page,
-            "| `{}` | {kind} | {} | {} |",
-            family.name,
-            code(family.labels),
-            family.help
-        )
-        .unwrap_or_default();
+        line(&mut page, family.name, kind, family.labels, family.help);
+    }
+    page.push_str("\n## The control plane's own\n\n| name | type | labels | what |\n|---|---|---|---|\n");
+    let control = bartizan_control::metrics_reference().unwrap_or_default();
+    for family in families_of(&control) {
+        line(&mut page, family.name, family.kind, &family.labels, family.help);
     }
     page
+}
+
+fn line(page: &mut String, name: &str, kind: &str, labels: &[&str], help: &str) {
+    writeln!(page, "| `{name}` | {kind} | {} | {help} |", code(labels)).unwrap_or_default();
+}
+
+/// A family as a page of metrics tells it.
+struct Told<'t> {
+    name: &'t str,
+    kind: &'t str,
+    help: &'t str,
+    labels: Vec<&'t str>,
+}
+
+fn families_of(exposition: &str) -> Vec<Told<'_>> {
+    exposition
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '))
+        .map(|(name, help)| Told {
+            name,
+            help,
+            kind: exposition
+                .lines()
+                .find_map(|line| {
+                    line.strip_prefix("# TYPE ")?
+                        .strip_prefix(name)?
+                        .strip_prefix(' ')
+                })
+                .unwrap_or_default(),
+            labels: labels_of(exposition, name),
+        })
+        .collect()
 }
 
 /// What is written after one gRPC request and one TCP connection.

@@ -144,10 +144,13 @@ fn reference_pages_name_everything() {
         "istio_tcp_sent_bytes_total",
         "`source_principal`",
         "bartizan_policy_denied_total",
+        "| `bartizan_svids_refused_total` | counter | `reason` |",
     ] {
         assert!(metrics.contains(name), "{name} is missing");
     }
-    assert!(super::findings().contains("\n### BZ0101: "));
+    for name in ["\n### BZ0101: ", "\n| BZ0301 | "] {
+        assert!(super::findings().contains(name), "{name} is missing");
+    }
 }
 
 /// The simple commands of a shell text: lines joined at `\`, cut at operators, without prompts, variables and redirections.

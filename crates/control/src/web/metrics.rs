@@ -3,13 +3,73 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use bartizan_mesh::{MtlsMode, Profile};
+use bartizan_types::{NamespacedName, SpiffeId, TrustDomain, Version};
+
 use super::scrape::Merged;
-use crate::status::{Counts, Status};
+use crate::status::{AuthorityStatus, Counts, Status, WorkloadStatus};
 
 /// Appends the control plane's own families.
 pub(super) fn write(status: &Status, merged: &mut Merged) {
-    let (answered, failed) = (merged.answered, merged.failed);
-    let mut page = Families(&mut merged.text);
+    write_status(status, merged.answered, merged.failed, &mut merged.text);
+}
+
+/// The control plane's own families with a sample of each, for the reference page of metrics. `None` would mean that one
+/// of its literals does not parse.
+pub fn metrics_reference() -> Option<String> {
+    let name = NamespacedName::parse("namespace/pod").ok()?;
+    let reasons = BTreeMap::from([("reason".to_owned(), 1)]);
+    let status = Status {
+        build: String::new(),
+        started_at: 0,
+        uptime_seconds: 0,
+        version: Version::default(),
+        accepted_at: None,
+        profile: Profile::ZeroTrust,
+        trust_domain: TrustDomain::parse("cluster.local").ok()?,
+        authority: AuthorityStatus::default(),
+        node: None,
+        workloads: vec![WorkloadStatus {
+            workload: name.name.to_string(),
+            app: None,
+            identity: SpiffeId::parse("spiffe://cluster.local/ns/namespace/sa/pod").ok()?,
+            name,
+            address: None,
+            phase: None,
+            ready: false,
+            gateway: None,
+            planned: true,
+            message: None,
+            mtls: MtlsMode::Strict,
+            port_mtls: BTreeMap::new(),
+            allow: 0,
+            deny: 0,
+            services: Vec::new(),
+            containers: Vec::new(),
+            proxy_restarts: 0,
+            udp_dropped: 0,
+            proxy: None,
+        }],
+        services: Vec::new(),
+        gateways: Vec::new(),
+        service_accounts: Vec::new(),
+        documents: 0,
+        refused: false,
+        findings: Vec::new(),
+        findings_left_out: 0,
+        counts: Counts {
+            sign_refused: reasons.clone(),
+            hello_refused: reasons,
+            ..Counts::default()
+        },
+    };
+    let mut text = String::new();
+    write_status(&status, 0, 0, &mut text);
+    Some(text)
+}
+
+fn write_status(status: &Status, answered: usize, failed: usize, text: &mut String) {
+    let mut page = Families(text);
     let connected = status
         .workloads
         .iter()
@@ -66,6 +126,27 @@ pub(super) fn write(status: &Status, merged: &mut Merged) {
         "Proxies whose metrics could not be read.",
         failed as u64,
     );
+    page.gauge(
+        "bartizan_control_root_expiry_timestamp_seconds",
+        "When the authority's root ends.",
+        u64::try_from(status.authority.root_not_after).unwrap_or(0),
+    );
+    page.family(
+        "bartizan_udp_dropped_packets_total",
+        "counter",
+        "Datagrams of an application, other than DNS, that capture dropped.",
+    );
+    for workload in &status.workloads {
+        let name = &workload.name;
+        page.sample(
+            "bartizan_udp_dropped_packets_total",
+            &[
+                ("namespace", name.namespace.as_str()),
+                ("pod", name.name.as_str()),
+            ],
+            workload.udp_dropped,
+        );
+    }
     write_counts(&mut page, &status.counts);
 }
 

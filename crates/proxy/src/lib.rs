@@ -1,6 +1,6 @@
 //! The data plane: sidecar and gateway are one engine with different front doors.
 //!
-//! [`run`] serves a workload under a supervisor and a control plane, [`run_static`] from documents alone. Reading order:
+//! [`run()`] serves a workload under a supervisor and a control plane, [`run_static`] from documents alone. Reading order:
 //! `request` (one request, top to bottom), `upstream`, then the doors `inbound`, `outbound` and `gateway` with `http` and
 //! `tcp`, which they end in; `worker` is what a thread owns, `shared` what all threads share. `sync`, `credentials`, `dns`
 //! and `admin` live beside the workers on a runtime of their own.

@@ -51,7 +51,7 @@ pub(crate) async fn serve<D: Client>(connection: &Connection, down: &mut D, mut 
     let engine = connection.worker.engine();
     headers::prepare(connection, &mut head);
     let is_grpc = headers::is_grpc(&head.headers);
-    let mut outcome = Outcome::begin(connection, start, engine.snapshot().version().0, is_grpc);
+    let mut outcome = Outcome::begin(connection, &engine, start, is_grpc);
     let after = if is_grpc {
         let mut observed = grpc::Observed::new(&mut *down);
         let after = decide_and_carry(connection, &engine, &mut observed, &head, &mut outcome).await;

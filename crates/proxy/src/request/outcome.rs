@@ -5,7 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bartizan_decide::Denied;
+use bartizan_decide::{CanonicalPath, Denied, Engine, canonical_path};
+use bartizan_mesh::PathRule;
 use bartizan_telemetry::{
     AccessRecord, EdgeLabels, RequestDone, RequestProtocol, ResponseFlags, SecurityPolicy, Service, Workload,
     families,
@@ -23,6 +24,8 @@ pub(crate) struct Outcome<'c> {
     pub(crate) connection: &'c Connection,
     pub(crate) start: Instant,
     pub(crate) version: u64,
+    /// How policy reads paths.
+    pub(crate) paths: PathRule,
     pub(crate) is_grpc: bool,
     pub(crate) code: u16,
     pub(crate) flags: ResponseFlags,
@@ -45,11 +48,12 @@ pub(crate) struct Outcome<'c> {
 
 impl<'c> Outcome<'c> {
     /// A request has begun.
-    pub(crate) fn begin(connection: &'c Connection, start: Instant, version: u64, is_grpc: bool) -> Self {
+    pub(crate) fn begin(connection: &'c Connection, engine: &Engine, start: Instant, is_grpc: bool) -> Self {
         Self {
             connection,
             start,
-            version,
+            version: engine.snapshot().version().0,
+            paths: engine.path_rule(),
             is_grpc,
             code: 0,
             flags: ResponseFlags::NONE,
@@ -141,6 +145,7 @@ impl<'c> Outcome<'c> {
     ) {
         let worker = &self.connection.worker;
         let Some(log) = &worker.log else { return };
+        let canonical = head.and_then(|head| other_form(&head.target, self.paths));
         let header = |name| head.and_then(|head| head.headers.get(name));
         let own = worker.shared.identity.get().map(|identity| identity.id.as_str());
         let target = self.target.as_deref();
@@ -168,6 +173,7 @@ impl<'c> Outcome<'c> {
         log.write(&AccessRecord {
             method: head.map(|head| head.method.as_str().as_bytes()),
             path: head.map(|head| &head.target[..]),
+            canonical_path: canonical.as_ref().map(|path| path.as_str().as_bytes()),
             protocol: head.map(|head| version_text(head.version)),
             response_code: self.code,
             grpc_status: self.messages.status,
@@ -215,6 +221,18 @@ impl Drop for Outcome<'_> {
             self.tell(None, Counters::default());
         }
     }
+}
+
+/// The form of a path that policy has matched, where it is not the one that was sent.
+fn other_form(target: &[u8], paths: PathRule) -> Option<CanonicalPath<'_>> {
+    let path = target.split(|byte| *byte == b'?').next().unwrap_or_default();
+    let is_plain = !path.iter().any(|byte| matches!(byte, b'%' | b'\\' | b';'))
+        && !path.windows(2).any(|two| matches!(two, b"//" | b"/."));
+    if is_plain {
+        return None;
+    }
+    let canonical = canonical_path(std::str::from_utf8(target).ok()?, paths).ok()?;
+    (canonical.as_str().as_bytes() != path).then_some(canonical)
 }
 
 /// Counts a denial under the policy that denied.

@@ -121,6 +121,15 @@ fn a_path_without_a_single_meaning_is_refused() {
     let answer = Client::new(scene.outbound).ask(&get("/a%2fb"));
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert_eq!(app.requests.load(Ordering::SeqCst), 0);
+    // What has one meaning but two forms is forwarded as it was sent, and logged in both.
+    let answer = Client::new(scene.outbound).ask(&get("/%61/b?c=%2f"));
+    assert!(answer.contains("GET /%61/b?c=%2f HTTP/1.1"), "{answer}");
+    let log = scene.server_log(2);
+    assert_eq!(
+        (&log[1]["path"], &log[1]["canonical_path"]),
+        (&"/%61/b?c=%2f".into(), &"/a/b".into())
+    );
+    assert!(log[0].get("canonical_path").is_none());
 }
 
 #[test]
@@ -250,7 +259,9 @@ fn an_application_that_is_not_there_is_503() {
     let answer = Client::new(scene.outbound).ask(&get("/"));
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
     assert_eq!(scene.server_log(1)[0]["response_flags"], "UF");
-    assert_eq!(scene.client_log(1)[0]["response_flags"], "-");
+    // The server's proxy says that its application got nothing: for the client's it is an endpoint where nobody listens.
+    assert_eq!(scene.client_log(1)[0]["response_flags"], "UF");
+    assert!(!answer.contains("x-bartizan-unsent"), "{answer}");
 }
 
 #[test]

@@ -35,20 +35,27 @@ pub(crate) fn run(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
             }
         }
         let many = files.len() > 1;
+        let mut lines: Vec<(String, String)> = Vec::new();
         for file in &files {
             let offset = offsets.get(&file.path).copied();
             let (text, end) = read(&file.path, offset, if first { args.tail } else { usize::MAX })?;
             offsets.insert(file.path.clone(), end);
             for line in text.lines() {
-                let line = if args.access { line } else { shown(line) };
-                let written = if many && !args.access {
-                    writeln!(out, "{} {line}", file.name)
+                let (time, line) = if args.access {
+                    (started(line), line.to_owned())
+                } else if many {
+                    (printed(line), format!("{} {}", file.name, shown(line)))
                 } else {
-                    writeln!(out, "{line}")
+                    ("", shown(line).to_owned())
                 };
-                if written.is_err() {
-                    return Ok(ExitCode::SUCCESS);
-                }
+                lines.push((time.to_owned(), line));
+            }
+        }
+        // What several have printed comes in the order of time; times of a format that sorts as text.
+        lines.sort_by(|one, other| one.0.cmp(&other.0));
+        for (_, line) in lines {
+            if writeln!(out, "{line}").is_err() {
+                return Ok(ExitCode::SUCCESS);
             }
         }
         if !args.follow || (!first && !place.is_occupied()) {
@@ -153,6 +160,18 @@ fn read(path: &Path, offset: Option<u64>, tail: usize) -> anyhow::Result<(String
     Ok((text, end))
 }
 
+/// When a line was printed.
+fn printed(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
+}
+
+/// When the request of a line of the access log began.
+fn started(line: &str) -> &str {
+    line.strip_prefix("{\"start_time\":\"")
+        .and_then(|rest| rest.split('"').next())
+        .unwrap_or_default()
+}
+
 /// Without time, stream and mark.
 fn shown(line: &str) -> &str {
     line.splitn(4, ' ').nth(3).unwrap_or(line)
@@ -174,6 +193,14 @@ mod tests {
                 && !fits("other/cart", "shop", "cart-0")
                 && !fits("cart", "shop", "cart-")
         );
-        assert_eq!(shown("2026-01-01T00:00:00.000Z stdout F a b c"), "a b c");
+        let line = "2026-01-01T00:00:00.000Z stdout F a b c";
+        assert_eq!(
+            (printed(line), shown(line)),
+            ("2026-01-01T00:00:00.000Z", "a b c")
+        );
+        assert_eq!(
+            started(r#"{"start_time":"2026-01-01T00:00:00.000Z","method":"GET"}"#),
+            "2026-01-01T00:00:00.000Z"
+        );
     }
 }

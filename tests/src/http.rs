@@ -119,7 +119,9 @@ impl<S: Read + Write> Client<S> {
         } else if says("transfer-encoding").is_some_and(|value| value == "chunked") {
             self.take_chunks()?
         } else if let Some(length) = says("content-length") {
-            let length = length.parse().map_err(|_| bad("the content-length is no number"))?;
+            let length = length
+                .parse()
+                .map_err(|_| bad("the content-length is no number"))?;
             self.take(length)?
         } else {
             self.keep_alive = false;
@@ -174,7 +176,9 @@ impl<S: Read + Write> Client<S> {
             if line.is_empty() {
                 break;
             }
-            let (name, value) = line.split_once(':').ok_or_else(|| bad("a field without a colon"))?;
+            let (name, value) = line
+                .split_once(':')
+                .ok_or_else(|| bad("a field without a colon"))?;
             headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
         Ok(Answer {

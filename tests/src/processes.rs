@@ -33,7 +33,10 @@ pub fn descendants(process: i32) -> Vec<i32> {
 pub fn arguments(process: i32) -> Vec<String> {
     let line = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
     let text = String::from_utf8_lossy(&line).into_owned();
-    text.trim_end_matches('\0').split('\0').map(str::to_owned).collect()
+    text.trim_end_matches('\0')
+        .split('\0')
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Sends a signal.

@@ -17,6 +17,7 @@ mod h2spec;
 mod identity;
 mod lab;
 mod live;
+mod observe;
 mod peers;
 mod sandbox;
 mod survive;

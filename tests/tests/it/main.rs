@@ -20,5 +20,6 @@ mod live;
 mod observe;
 mod peers;
 mod sandbox;
+mod soak;
 mod survive;
 mod telemetry;

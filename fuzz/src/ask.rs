@@ -6,8 +6,8 @@ use bartizan_decide::{
     ConnectionFacts, Engine, HttpFacts, InFlight, authorize_http, authorize_tcp, choose, explain_http,
     explain_tcp, outbound, resolve_name, route,
 };
-use bartizan_mesh::Endpoint;
-use bartizan_types::{Name, Peer, Port, SpiffeId};
+use bartizan_mesh::{Condition, Endpoint, Matcher, PathMatch, Rule};
+use bartizan_types::{Name, NamespacedName, Peer, Port, SpiffeId, StringMatch};
 
 /// Of each kind so many are asked about, so that one input takes milliseconds.
 const MOST: usize = 6;
@@ -27,60 +27,131 @@ fn decisions(engine: &Engine, answers: &mut Vec<String>) {
     let mut listeners: Vec<_> = snapshot.listeners().collect();
     listeners
         .sort_unstable_by(|one, other| (&one.gateway, &one.section).cmp(&(&other.gateway, &other.section)));
-    let headers = vec![
-        ("x-user".to_owned(), "ann".to_owned()),
-        ("x-user".to_owned(), "b".to_owned()),
-    ];
-    let stranger = SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/web").expect("a literal");
     for view in views.into_iter().take(MOST) {
-        let peers = [
-            Peer::Plaintext,
-            Peer::Authenticated(view.identity.clone()),
-            Peer::Authenticated(stranger.clone()),
+        let mut questions = vec![
+            Question::new(Peer::Plaintext, "GET", "/a/b?q=1"),
+            Question::new(Peer::Authenticated(view.identity.clone()), "GET", "/%61dmin/../x"),
         ];
-        let port = view.inbound.first().map_or(80, |inbound| inbound.port.get());
-        for peer in &peers {
-            let connection = ConnectionFacts {
-                local: &view.workload,
-                peer,
-                source: IpAddr::from([10, 66, 0, 9]),
-                destination: SocketAddr::from(([10, 66, 0, 2], port)),
-                sni: Some("outbound_.80_._.cart.shop.svc.cluster.local"),
-            };
-            let tcp = authorize_tcp(engine, &connection);
-            let explained = explain_tcp(engine, &connection);
-            assert_eq!(
-                explained.allowed,
-                tcp.is_ok(),
-                "explain says otherwise: {explained:?}"
-            );
-            answers.push(format!("{} {peer:?} tcp {:?}", view.workload, tcp.as_ref().err()));
-            for (method, target) in [("GET", "/a/b?q=1"), ("POST", "/"), ("GET", "/%61dmin/../x")] {
-                let facts = HttpFacts {
-                    connection,
-                    method,
-                    authority: Some("cart.shop.svc.cluster.local:80"),
-                    target,
-                    headers: &headers,
-                };
-                let http = authorize_http(engine, &facts);
-                let explained = explain_http(engine, &facts);
-                assert_eq!(
-                    explained.allowed,
-                    http.is_ok(),
-                    "explain says otherwise: {explained:?}"
-                );
-                let rule = http.as_ref().ok().and_then(|permit| engine.allowed_by(permit));
-                answers.push(format!(
-                    "{} {peer:?} {method} {target} {rule:?} {:?}",
-                    view.workload,
-                    http.as_ref().err().map(ToString::to_string)
-                ));
-                for listener in listeners.iter().take(MOST) {
-                    let plan = route(engine, &listener.gateway, listener.port, &facts, 1 << 40);
-                    answers.push(format!("{} {} {plan:?}", listener.gateway, listener.section));
-                }
+        let policies = view.policies.iter().filter_map(|name| snapshot.policy(name));
+        let rules = policies.flat_map(|policy| policy.rules.iter());
+        questions.extend(rules.take(MOST).map(|rule| Question::of(rule, &view.identity)));
+        for question in &questions {
+            answer(engine, &view.workload, question, answers);
+            for listener in listeners.iter().take(MOST) {
+                let facts = question.facts(&listener.gateway);
+                let plan = route(engine, &listener.gateway, listener.port, &facts, 1 << 40);
+                answers.push(format!("{} {} {plan:?}", listener.gateway, listener.section));
             }
+        }
+    }
+}
+
+fn answer(engine: &Engine, local: &NamespacedName, question: &Question, answers: &mut Vec<String>) {
+    let facts = question.facts(local);
+    let tcp = authorize_tcp(engine, &facts.connection);
+    let explained = explain_tcp(engine, &facts.connection);
+    assert_eq!(
+        explained.allowed,
+        tcp.is_ok(),
+        "explain says otherwise: {explained:?}"
+    );
+    answers.push(format!("{local} {question:?} {:?}", tcp.as_ref().err()));
+    let http = authorize_http(engine, &facts);
+    let explained = explain_http(engine, &facts);
+    assert_eq!(
+        explained.allowed,
+        http.is_ok(),
+        "explain says otherwise: {explained:?}"
+    );
+    if let Some(rule) = http.as_ref().err().and_then(|denied| denied.rule()) {
+        assert_eq!(
+            explained.decided_by.as_ref(),
+            Some(rule),
+            "explain names another rule"
+        );
+    }
+    let rule = http.as_ref().ok().and_then(|permit| engine.allowed_by(permit));
+    answers.push(format!("{rule:?} {:?}", http.as_ref().err()));
+}
+
+/// A request to be judged.
+#[derive(Debug)]
+struct Question {
+    peer: Peer,
+    method: String,
+    target: String,
+    authority: String,
+    port: u16,
+    headers: Vec<(String, String)>,
+}
+
+impl Question {
+    fn new(peer: Peer, method: &str, target: &str) -> Self {
+        Self {
+            peer,
+            method: method.to_owned(),
+            target: target.to_owned(),
+            authority: "cart.shop.svc.cluster.local:80".to_owned(),
+            port: 80,
+            headers: vec![
+                ("x-user".to_owned(), "ann".to_owned()),
+                ("x-user".to_owned(), "b".to_owned()),
+            ],
+        }
+    }
+
+    /// The request that a rule speaks of: the first value of each field, with something in the place of `*`.
+    fn of(rule: &Rule, other: &SpiffeId) -> Self {
+        let text = |matcher: &Matcher<StringMatch>| {
+            matcher.any.first().map(|text| text.to_string().replace('*', "x"))
+        };
+        let principal = rule.from.first().and_then(|source| {
+            let named = text(&source.principals);
+            let account = source.service_accounts.any.first();
+            named.or_else(|| {
+                account.map(|name| format!("cluster.local/ns/{}/sa/{}", name.namespace, name.name))
+            })
+        });
+        let id = principal.and_then(|text| SpiffeId::parse(&format!("spiffe://{text}")).ok());
+        let mut question = Self::new(
+            Peer::Authenticated(id.unwrap_or_else(|| other.clone())),
+            "GET",
+            "/",
+        );
+        if let Some(operation) = rule.to.first() {
+            question.method = text(&operation.methods).unwrap_or(question.method);
+            question.authority = text(&operation.hosts).unwrap_or(question.authority);
+            question.port = operation.ports.any.first().map_or(80, |port| port.get());
+            if let Some(path) = operation.paths.any.first() {
+                question.target = match path {
+                    PathMatch::Text(text) => text.to_string().replace('*', "x"),
+                    PathMatch::Template(text) => text.replace("{**}", "x/y").replace("{*}", "x"),
+                };
+            }
+        }
+        for condition in &rule.when {
+            if let Condition::Header(name, values) = condition {
+                question
+                    .headers
+                    .push((name.to_string(), text(values).unwrap_or_default()));
+            }
+        }
+        question
+    }
+
+    fn facts<'q>(&'q self, local: &'q NamespacedName) -> HttpFacts<'q, [(String, String)]> {
+        HttpFacts {
+            connection: ConnectionFacts {
+                local,
+                peer: &self.peer,
+                source: IpAddr::from([10, 66, 0, 9]),
+                destination: SocketAddr::from(([10, 66, 0, 2], self.port)),
+                sni: Some("outbound_.80_._.cart.shop.svc.cluster.local"),
+            },
+            method: &self.method,
+            authority: Some(&self.authority),
+            target: &self.target,
+            headers: self.headers.as_slice(),
         }
     }
 }

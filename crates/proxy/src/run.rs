@@ -16,7 +16,7 @@ use bartizan_types::Version;
 use nix::sys::resource::{Resource as Limit, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin};
@@ -112,10 +112,11 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), ProxyError> {
                     .map_err(system("use the name service's socket"))?;
                 tasks.spawn(dns::serve_tcp(Arc::clone(&shared), listener));
             }
-            tasks.spawn(sync::keep_last_good(Arc::clone(&shared), last_good));
+            let (applied, to_keep) = mpsc::channel(sync::MOST_WAITING_TRANSACTIONS);
+            tasks.spawn(sync::keep_last_good(Arc::clone(&shared), last_good, to_keep));
             let failed = |error: &dyn std::fmt::Display| ProxyError::Credentials(error.to_string());
             let since = keeper.begin().await.map_err(|error| failed(&error))?;
-            tasks.spawn(sync::follow(shared, bootstrap.control));
+            tasks.spawn(sync::follow(shared, bootstrap.control, applied));
             match keeper.renew(since).await {
                 Ok(never) => match never {},
                 Err(error) => Err(failed(&error)),

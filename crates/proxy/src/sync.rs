@@ -26,6 +26,10 @@ use crate::shared::Shared;
 
 /// The last good snapshot is written at most this often.
 const WRITE_EVERY: Duration = Duration::from_millis(250);
+/// After a failed write: until it is tried again.
+const WRITE_AGAIN: Duration = Duration::from_secs(1);
+/// Applied transactions that wait to be written; above that the control plane waits for its answer.
+pub(crate) const MOST_WAITING_TRANSACTIONS: usize = 64;
 /// Answers that may wait to be sent; the control plane sends the next transaction after an answer.
 const MOST_WAITING_ANSWERS: usize = 16;
 
@@ -51,12 +55,12 @@ impl From<tonic::Status> for SyncError {
 }
 
 /// Follows the control plane for as long as the proxy lives. The only writer of the snapshot cell.
-pub(crate) async fn follow(shared: Arc<Shared>, control: PathBuf) {
+pub(crate) async fn follow(shared: Arc<Shared>, control: PathBuf, applied: mpsc::Sender<proto::Transaction>) {
     let connected = shared.registry.gauge(&families::CONTROL_CONNECTED, &[]);
     let mut failures = 0;
     loop {
         let mut heard = false;
-        let ended = session(&shared, &control, || {
+        let ended = session(&shared, &control, &applied, || {
             heard = true;
             connected.set(1);
         })
@@ -76,6 +80,7 @@ pub(crate) async fn follow(shared: Arc<Shared>, control: PathBuf) {
 async fn session(
     shared: &Shared,
     control: &std::path::Path,
+    applied: &mpsc::Sender<proto::Transaction>,
     mut heard: impl FnMut(),
 ) -> Result<(), SyncError> {
     let mut client = control_plane::connect(control).await?;
@@ -91,9 +96,11 @@ async fn session(
     while let Some(transaction) = transactions.message().await? {
         heard();
         let version = transaction.version;
-        let answer = match apply(&shared.cell.load(), transaction) {
+        let answer = match apply(&shared.cell.load(), &transaction) {
             Ok(snapshot) => {
                 shared.serve(snapshot);
+                // Its keeper has ended only when the proxy does.
+                let _ = applied.send(transaction).await;
                 proxy_message::Kind::Ack(proto::Ack { version })
             }
             Err(error) => {
@@ -133,14 +140,14 @@ fn hello(shared: &Shared) -> Result<proto::Hello, SyncError> {
 }
 
 /// The snapshot after the transaction.
-fn apply(engine: &bartizan_decide::Engine, sent: proto::Transaction) -> Result<Snapshot, DecodeError> {
+fn apply(engine: &bartizan_decide::Engine, sent: &proto::Transaction) -> Result<Snapshot, DecodeError> {
     let mut transaction = Transaction {
         version: Version(sent.version),
         upserts: Vec::with_capacity(sent.upserts.len()),
-        removals: sent.removals.into_iter().map(|key| Key(key.into())).collect(),
+        removals: sent.removals.iter().map(|key| Key(key.as_str().into())).collect(),
     };
-    for upsert in sent.upserts {
-        let key = Key(upsert.key.into());
+    for upsert in &sent.upserts {
+        let key = Key(upsert.key.as_str().into());
         let (resource, replaced) = wire_format::decode_or_deny(&key, &upsert.body)?;
         if let Some(error) = replaced {
             tracing::error!("policy `{key}` denies everything: {error}");
@@ -167,32 +174,53 @@ impl Shared {
     }
 }
 
-/// Writes the last good snapshot after changes, for as long as the proxy lives.
-pub(crate) async fn keep_last_good(shared: Arc<Shared>, file: LastGood) {
-    let mut changes = shared.cell.subscribe();
-    let mut written = shared.cell.load().snapshot().version();
-    let mut complaints = 0_u32;
-    while changes.changed().await.is_ok() {
-        let engine = shared.cell.load();
-        let version = engine.snapshot().version();
-        if version == written {
-            continue;
+/// Leaves each applied transaction on disk, for as long as the proxy lives: as a line, or with everything before it.
+pub(crate) async fn keep_last_good(
+    shared: Arc<Shared>,
+    mut file: LastGood,
+    mut applied: mpsc::Receiver<proto::Transaction>,
+) {
+    let mut failures = 0_u32;
+    let mut transactions = Vec::new();
+    loop {
+        let received = applied.recv_many(&mut transactions, MOST_WAITING_TRANSACTIONS);
+        let is_owing = failures > 0;
+        let count = if is_owing {
+            // What could not be written is tried again, with or without anything new.
+            tokio::time::timeout(WRITE_AGAIN, received).await
+        } else {
+            Ok(received.await)
+        };
+        if count == Ok(0) {
+            return;
         }
-        let store = engine.snapshot().store().clone();
-        let to = file.clone();
-        match tokio::task::spawn_blocking(move || to.write(&store)).await {
-            Ok(Ok(())) => {
-                written = version;
-                complaints = 0;
-            }
-            Ok(Err(error)) => {
-                if complaints.is_multiple_of(60) {
+        let batch = std::mem::take(&mut transactions);
+        // Taken after the transactions, so that it holds them all.
+        let engine = shared.cell.load();
+        let writing = tokio::task::spawn_blocking(move || {
+            let is_added = !is_owing
+                && batch
+                    .iter()
+                    .all(|transaction| file.add(transaction).unwrap_or(false));
+            let kept = if is_added {
+                Ok(())
+            } else {
+                file.write(&engine.snapshot().store())
+            };
+            (file, kept)
+        });
+        let Ok((back, kept)) = writing.await else {
+            return;
+        };
+        file = back;
+        match kept {
+            Ok(()) => failures = 0,
+            Err(error) => {
+                if failures.is_multiple_of(60) {
                     tracing::warn!("write the last good snapshot: {error}");
                 }
-                complaints += 1;
-                changes.mark_changed();
+                failures += 1;
             }
-            Err(error) => tracing::error!("write the last good snapshot: {error}"),
         }
         tokio::time::sleep(WRITE_EVERY).await;
     }

@@ -442,6 +442,22 @@ fn a_proxy_lives_and_its_successor_needs_no_control_plane() {
     });
     assert!(kept.ask("GET", "/config").unwrap().contains("\"version\":7"));
 
+    // A small change is kept beside the whole.
+    let mut more = resources().swap_remove(1);
+    if let Resource::Service(service) = &mut more {
+        service.name = NamespacedName::parse("shop/desk").unwrap();
+        service.hostname = Hostname::parse("desk.shop.svc.cluster.local").unwrap();
+        service.addresses = vec!["10.67.0.10".parse().unwrap()];
+    }
+    control.send.send(transaction(9, &[more])).unwrap();
+    until("it acknowledges", || control.acknowledged(9));
+    let changes = kept.directory.join("snapshots/edge/gate-0.changes");
+    until("it is kept", || {
+        std::fs::read_to_string(&changes).is_ok_and(|text| text.contains("\"version\":9"))
+    });
+    let whole = std::fs::read_to_string(kept.directory.join("snapshots/edge/gate-0.json")).unwrap();
+    assert!(whole.contains("\"version\":7"), "{whole}");
+
     // Its SVID lives six seconds: it is renewed with a proof of the present one.
     until("it renews", || {
         control.signed.lock().unwrap().contains(&"possession")
@@ -480,7 +496,13 @@ fn a_proxy_lives_and_its_successor_needs_no_control_plane() {
         waiting.join().unwrap().starts_with("HTTP/1.1 403 "),
         "what came in between is served"
     );
-    assert!(kept.ask("GET", "/config").unwrap().contains("\"version\":7"));
+    assert!(kept.ask("GET", "/config").unwrap().contains("\"version\":9"));
+    assert_eq!(
+        kept.resolve("desk.shop.svc.cluster.local.", RecordType::A)
+            .answers
+            .len(),
+        1
+    );
     terminate(proxy);
     let log = std::fs::read_to_string(kept.directory.join("logs/edge/access.jsonl")).unwrap();
     assert_eq!(log.lines().count(), 2, "{log}");

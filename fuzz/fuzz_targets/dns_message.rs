@@ -8,6 +8,7 @@ use hickory_proto::op::{Message, MessageType};
 use libfuzzer_sys::fuzz_target;
 
 // The one pure file of the proxy that reads bytes of others; taken as it is, without the proxy's runtime.
+#[allow(dead_code, reason = "what only the log of the proxy reads")]
 #[path = "../../crates/proxy/src/dns/answer.rs"]
 mod answer;
 

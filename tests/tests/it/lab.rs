@@ -108,6 +108,6 @@ pub(crate) fn with_modules(folder: &std::path::Path) -> Option<(Start, tempfile:
     )
     .expect("write local-run.yaml");
     let mut start = Start::example("telemetry");
-    start.documents = place.path().to_owned();
+    place.path().clone_into(&mut start.documents);
     Some((start, place))
 }

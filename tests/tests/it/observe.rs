@@ -295,7 +295,7 @@ fn logs_show_what_workloads_print_and_the_access_log() {
     let mesh = Mesh::up(&Start::scene("lab"));
     mesh.edit_document(
         "mesh.yaml",
-        r#"command: [/usr/bin/python3, ./slow.py]"#,
+        "command: [/usr/bin/python3, ./slow.py]",
         r#"command: [/bin/sh, -c, "echo it speaks; echo it complains >&2; exec /usr/bin/python3 ./slow.py"]"#,
     );
     eventually("it is printed", Duration::from_secs(10), || {

@@ -297,7 +297,7 @@ fn grpc_of_python_has_everything_it_needs() {
             target,
         ]);
         command.current_dir(peers());
-        let ended = run(command, Duration::from_secs(120));
+        let ended = run(command, Duration::from_mins(2));
         assert_eq!(
             (ended.code, ended.stdout.as_str()),
             (0, "ok\n"),

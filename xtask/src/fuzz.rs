@@ -25,12 +25,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         ));
     }
     let host = host()?;
-    // With --target, build scripts and macros are not instrumented.
+    // With --target, build scripts and macros are not instrumented. Not --locked: a dependency that a room has won since then
+    // joins this workspace's lock file, which keeps every other version.
     run::cargo_with(
         &[
             "build",
             "--release",
-            "--locked",
             "--manifest-path",
             "fuzz/Cargo.toml",
             "--bins",

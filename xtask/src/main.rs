@@ -76,6 +76,7 @@ fn ci() -> Result<(), String> {
 
 fn lint() -> Result<(), String> {
     run::cargo(&["fmt", "--all", "--check"])?;
+    run::cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"])?;
     run::cargo(&[
         "clippy",
         "--workspace",

@@ -176,7 +176,12 @@ fn private_directory(path: &Path) -> anyhow::Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(path)
-        .with_context(|| format!("make {} (--state DIR keeps the mesh's state elsewhere)", path.display()))?;
+        .with_context(|| {
+            format!(
+                "make {} (--state DIR keeps the mesh's state elsewhere)",
+                path.display()
+            )
+        })?;
     let metadata = std::fs::symlink_metadata(path).with_context(|| format!("look at {}", path.display()))?;
     if !metadata.is_dir() || metadata.uid() != nix::unistd::geteuid().as_raw() {
         bail!(

@@ -235,6 +235,19 @@ fn client_hello(body: &[u8]) -> Option<ClientHello> {
 /// # Errors
 /// When the socket fails.
 pub async fn read_first<IO: AsyncRead + Unpin>(io: &mut IO, buffer: &mut BytesMut) -> io::Result<FirstBytes> {
+    read_first_and(io, buffer, || {}).await
+}
+
+/// [`read_first`], and calls `begun` when the first byte has come: from then on a client is not idle but slow.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn read_first_and<IO: AsyncRead + Unpin>(
+    io: &mut IO,
+    buffer: &mut BytesMut,
+    begun: impl FnOnce(),
+) -> io::Result<FirstBytes> {
+    let mut begun = Some(begun);
     loop {
         let known = classify(buffer);
         if known != FirstBytes::NeedMore {
@@ -258,6 +271,9 @@ pub async fn read_first<IO: AsyncRead + Unpin>(io: &mut IO, buffer: &mut BytesMu
         .await?;
         if count == 0 {
             return Ok(FirstBytes::Other);
+        }
+        if let Some(begun) = begun.take() {
+            begun();
         }
     }
 }
@@ -307,6 +323,31 @@ mod tests {
             split.extend_from_slice(part);
         }
         assert!(matches!(classify(&split), FirstBytes::Tls(hello) if hello.alpn == [b"h2".to_vec()]));
+    }
+
+    #[tokio::test]
+    async fn the_first_byte_is_told_once_and_at_once() {
+        let (mut client, mut server) = tokio::io::duplex(64);
+        let begun = std::cell::Cell::new(0);
+        let mut buffer = BytesMut::new();
+        let mut reading = pin!(read_first_and(&mut server, &mut buffer, || begun.set(begun.get() + 1)));
+        let mut polled = async || poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+        assert!(polled().await.is_pending());
+        assert_eq!(begun.get(), 0);
+        for byte in b"GET / HTTP" {
+            tokio::io::AsyncWriteExt::write_all(&mut client, &[*byte])
+                .await
+                .unwrap();
+            assert!(polled().await.is_pending());
+            assert_eq!(begun.get(), 1);
+        }
+        tokio::io::AsyncWriteExt::write_all(&mut client, b"/")
+            .await
+            .unwrap();
+        let Poll::Ready(Ok(first)) = polled().await else {
+            panic!("a request line is enough")
+        };
+        assert_eq!(first, FirstBytes::Http1);
     }
 
     #[test]

@@ -226,6 +226,15 @@ async fn a_client_of_http2_is_bridged_to_an_upstream_of_http1() {
         body.send_data(Bytes::from_static(b"body"), false).unwrap();
         let mut trailers = HeaderMap::new();
         trailers.insert("x-end", "z".parse().unwrap());
+        // Servers that put trailers among the fields of the head would believe these.
+        for name in [
+            "host",
+            "authorization",
+            "x-forwarded-client-cert",
+            "x_forwarded_client_cert",
+        ] {
+            trailers.insert(name, "forged".parse().unwrap());
+        }
         body.send_trailers(trailers).unwrap();
         let response = response.await.unwrap();
         assert_eq!(response.status(), StatusCode::CREATED);
@@ -245,6 +254,15 @@ async fn malformed_requests_are_answered_400_and_the_connection_stays() {
     let (client, server) = duplex(1 << 16);
     tokio::spawn(serve(server, Settings::default(), echo));
     let mut requests = plain_client(client).await;
+    for host in ["admin@shop", "sh/op", "", "shop shop"] {
+        let no_host = Request::get("http://shop/")
+            .header("host", host)
+            .body(())
+            .unwrap();
+        let (mut parts, ()) = no_host.into_parts();
+        parts.uri = http::Uri::from_static("/");
+        assert!(RequestHead::from_http2(&parts, true).is_err(), "{host:?}");
+    }
     let two_hosts = Request::get("http://shop/")
         .header("host", "other")
         .body(())

@@ -234,9 +234,10 @@ fn chunk_size(line: &[u8], complete: bool) -> Result<u64, BodyError> {
     }
 }
 
-/// Fields that frame, route or authorize a message have no place after it (RFC 9110 §6.5.1).
-fn is_forbidden_trailer(name: &str) -> bool {
-    [
+/// Fields that frame, route or authorize a message, or say who sent it, have no place after it (RFC 9110 §6.5.1): nobody has
+/// looked at them, and some servers put them among those of the head.
+pub(crate) fn is_forbidden_trailer(name: &[u8]) -> bool {
+    const FORBIDDEN: [&str; 16] = [
         "transfer-encoding",
         "content-length",
         "host",
@@ -252,9 +253,21 @@ fn is_forbidden_trailer(name: &str) -> bool {
         "content-encoding",
         "content-type",
         "content-range",
-    ]
-    .iter()
-    .any(|forbidden| name.eq_ignore_ascii_case(forbidden))
+        "forwarded",
+    ];
+    const OF_PROXIES: [&str; 3] = ["x-forwarded-", "x-envoy-", "x-bartizan-"];
+    let begins = |start: &&str| {
+        name.get(..start.len()).is_some_and(|name| {
+            // Servers that name variables after fields make no difference between the two signs.
+            let same =
+                |(one, other): (&u8, u8)| one.eq_ignore_ascii_case(&other) || (*one == b'_' && other == b'-');
+            name.iter().zip(start.bytes()).all(same)
+        })
+    };
+    FORBIDDEN
+        .iter()
+        .any(|forbidden| name.len() == forbidden.len() && begins(forbidden))
+        || OF_PROXIES.iter().any(begins)
 }
 
 fn parse_trailers(section: &Bytes, limits: &Limits) -> Result<Headers, BodyError> {
@@ -286,7 +299,7 @@ fn parse_trailers(section: &Bytes, limits: &Limits) -> Result<Headers, BodyError
     for field in request
         .headers
         .iter()
-        .filter(|field| !is_forbidden_trailer(field.name))
+        .filter(|field| !is_forbidden_trailer(field.name.as_bytes()))
     {
         trailers.push_span(span(field.name.as_bytes()), span(field.value.trim_ascii()));
     }

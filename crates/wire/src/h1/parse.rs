@@ -211,7 +211,8 @@ pub(crate) fn content_length(value: &[u8]) -> Option<u64> {
     })
 }
 
-fn is_authority(value: &[u8]) -> bool {
+/// Whether `value` is a host with an optional port (RFC 9110 §7.2): without user information, which readers disagree on.
+pub(crate) fn is_authority(value: &[u8]) -> bool {
     !value.is_empty()
         && value
             .iter()

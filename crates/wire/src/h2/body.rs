@@ -72,8 +72,9 @@ impl BodyIn {
         let trailers = ready!(stream.poll_trailers(cx))?;
         self.stream = None;
         Poll::Ready(Ok(trailers
+            .map(|trailers| Headers::from_http2(&trailers))
             .filter(|trailers| !trailers.is_empty())
-            .map(|trailers| Frame::Trailers(Headers::from_http2(&trailers)))))
+            .map(Frame::Trailers)))
     }
 }
 

@@ -4,13 +4,15 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use thiserror::Error;
 
+use crate::h1::chunk::is_forbidden_trailer;
+
 use super::{BodyLength, Headers, RequestHead, ResponseHead};
 
 /// A head that cannot be said in the other version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum BridgeError {
-    /// `:authority` and `host` name different hosts, or there is more than one `host`.
-    #[error("`:authority` and `host` do not agree")]
+    /// `:authority` and `host` name different hosts, one of them is not a host, or there is more than one `host`.
+    #[error("`:authority` and `host` do not agree, or are not a host")]
     Host,
     /// The target is not a path.
     #[error("request target is not in origin form")]
@@ -71,6 +73,15 @@ impl RequestHead {
             return Err(BridgeError::Host);
         }
         let authority = request.uri.authority().map(|a| a.as_str().as_bytes());
+        // As on HTTP/1; `user@host` is one host to policy and another to an application (RFC 9113 §8.3.1).
+        if !host
+            .map(HeaderValue::as_bytes)
+            .into_iter()
+            .chain(authority)
+            .all(crate::h1::parse::is_authority)
+        {
+            return Err(BridgeError::Host);
+        }
         if let (Some(host), Some(authority)) = (host, authority)
             && !host.as_bytes().eq_ignore_ascii_case(authority)
         {
@@ -199,9 +210,11 @@ impl ResponseHead {
 }
 
 impl Headers {
-    /// Fields of a trailer section that came over HTTP/2.
+    /// Fields of a trailer section that came over HTTP/2, without those that have no place there.
     pub fn from_http2(map: &HeaderMap) -> Self {
-        from_map(map)
+        let mut trailers = from_map(map);
+        trailers.retain(|name, _| !is_forbidden_trailer(name));
+        trailers
     }
 
     /// Fields of a trailer section as HTTP/2 says them.

@@ -2,10 +2,7 @@
 //! must not depend on the parts, and there is exactly one for each request that was read, and one more for a refusal.
 #![no_main]
 
-use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
-
+use bartizan_fuzz::memory::{Memory, ready};
 use bartizan_fuzz::{choices, parts};
 use bartizan_wire::exchange;
 use bartizan_wire::h1::{HeadError, Limits, ServerConnection};
@@ -13,7 +10,6 @@ use bartizan_wire::head::ResponseHead;
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 fuzz_target!(|data: &[u8]| {
     let (pattern, bytes) = choices::<4>(data);
@@ -38,11 +34,7 @@ struct Served {
 }
 
 fn serve(parts: &[&[u8]]) -> Served {
-    let client = Client {
-        parts: parts.iter().map(|part| part.to_vec()).rev().collect(),
-        written: Vec::new(),
-    };
-    let mut connection = ServerConnection::new(client, Limits::default());
+    let mut connection = ServerConnection::new(Memory::new(parts), Limits::default());
     let mut served = Served::default();
     loop {
         let head = match ready(connection.read_head()) {
@@ -82,55 +74,4 @@ fn serve(parts: &[&[u8]]) -> Served {
         "{answers} answers for {served:?}"
     );
     served
-}
-
-/// A client that has sent everything and reads everything.
-struct Client {
-    parts: Vec<Vec<u8>>,
-    written: Vec<u8>,
-}
-
-impl AsyncRead for Client {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Some(mut part) = self.parts.pop() {
-            let rest = part.split_off(part.len().min(into.remaining()));
-            into.put_slice(&part);
-            if !rest.is_empty() {
-                self.parts.push(rest);
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Client {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.written.extend_from_slice(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
-/// The result of a future that has nothing to wait for.
-fn ready<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    let mut context = Context::from_waker(Waker::noop());
-    // A future may give way to others between two steps.
-    for _ in 0..1 << 20 {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut context) {
-            return value;
-        }
-    }
-    panic!("waits for something that will not come")
 }

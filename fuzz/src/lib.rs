@@ -1,8 +1,9 @@
-//! What the fuzz targets share: cutting input into the parts that a socket may give, asking an engine everything, and a
-//! mutator that keeps JSON whole.
+//! What the fuzz targets share: cutting input into the parts that a socket may give, a stream in memory, asking
+//! an engine everything, and a mutator that keeps JSON whole.
 
 pub mod ask;
 pub mod json;
+pub mod memory;
 
 /// Reads the first bytes of an input as choices and gives the rest; empty inputs choose 0.
 pub fn choices<const N: usize>(data: &[u8]) -> ([u8; N], &[u8]) {

@@ -11,10 +11,12 @@ use bartizan_telemetry::{
     AccessRecord, Edge, EdgeLabels, OpenGuard, Reporter, ResponseFlags, SecurityPolicy, families,
 };
 use bartizan_types::{Peer, Port, RuleId, SpiffeId};
+use bartizan_wire::head::RequestHead;
 use bartizan_wire::stream::MaybeTls;
 use bytes::BytesMut;
 
 use crate::labels;
+use crate::request::judge_upgraded;
 use crate::upstream::{Carried, Target};
 use crate::worker::Worker;
 
@@ -204,6 +206,22 @@ impl Connection {
         match self.door {
             Door::Inbound { .. } => Ok(authorize_tcp(engine, &self.facts()).map(drop)?),
             Door::Outbound | Door::Gateway { .. } => Ok(()),
+        }
+    }
+
+    /// Whether a connection that an HTTP request has become may stay open.
+    ///
+    /// # Errors
+    /// [`Objection`] when it is to be closed.
+    pub(crate) fn judge_upgraded_again(
+        &self,
+        request: &RequestHead,
+        engine: &Engine,
+    ) -> Result<(), Objection> {
+        self.judge_trust()?;
+        match self.door {
+            Door::Inbound { .. } | Door::Gateway { .. } => Ok(judge_upgraded(self, request, engine)?),
+            Door::Outbound => Ok(()),
         }
     }
 

@@ -25,7 +25,7 @@ use crate::worker::{Registration, What};
 /// Seconds that a client may be silent between two requests (Envoy's default).
 pub(crate) const IDLE: u32 = 3600;
 /// Seconds from the first byte of a head to its last.
-const HEAD: u32 = 60;
+pub(crate) const HEAD: u32 = 60;
 /// Seconds that an idle connection still waits for a request when the proxy goes: who knows that it goes sends none.
 const FAREWELL: u32 = 1;
 /// How long the HTTP/2 preface may take, and the last bytes of a closing connection.

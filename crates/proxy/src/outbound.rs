@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::connection::{Connection, Door, Established};
 use crate::drain::Stage;
-use crate::http::IDLE;
+use crate::http::{HEAD, IDLE};
 use crate::upstream::Carried;
 use crate::worker::{Registration, What, Worker};
 
@@ -58,7 +58,7 @@ pub(crate) async fn establish(
 }
 
 /// The client's first bytes. With `patience`, silence is an answer too; without, a client may take as long as between two
-/// requests. `None` when the connection ended, was silent for too long, or the proxy goes.
+/// requests, and then as long as for a head. `None` when the connection ended, was silent for too long, or the proxy goes.
 pub(crate) async fn await_first<IO: AsyncRead + Unpin>(
     connection: &Connection,
     registration: &Registration,
@@ -75,7 +75,8 @@ pub(crate) async fn await_first<IO: AsyncRead + Unpin>(
     }
     registration.set(What::Waiting, Some(IDLE));
     let first = {
-        let mut reading = pin!(sniff::read_first(io, &mut *read));
+        let begun = || registration.set(What::Waiting, Some(HEAD));
+        let mut reading = pin!(sniff::read_first_and(io, &mut *read, begun));
         poll_fn(|cx| {
             if let Poll::Ready(first) = reading.as_mut().poll(cx) {
                 return Poll::Ready(first.ok());

@@ -86,13 +86,31 @@ async fn decide_and_carry<D: Client>(
     }
 }
 
-/// What `decide` is told of a request; `None` when its target is not text.
+/// Whether a request that has become a connection of bytes would be let through by `engine`.
+///
+/// # Errors
+/// [`Denied`] with the reason.
+pub(crate) fn judge_upgraded(
+    connection: &Connection,
+    head: &RequestHead,
+    engine: &Engine,
+) -> Result<(), Denied> {
+    let fields = Fields(&head.headers);
+    // It was served, so there are facts of it.
+    facts(connection, head, &fields).map_or(Ok(()), |facts| authorize_http(engine, &facts).map(drop))
+}
+
+/// What `decide` is told of a request; `None` when its target is not text, or its method has small letters: `post` is not
+/// `POST` to policy, and is to some applications.
 fn facts<'a>(
     connection: &'a Connection,
     head: &'a RequestHead,
     fields: &'a Fields<'a>,
 ) -> Option<HttpFacts<'a, Fields<'a>>> {
     let authority = head.authority();
+    if head.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+        return None;
+    }
     Some(HttpFacts {
         connection: connection.facts(),
         method: head.method.as_str(),

@@ -79,6 +79,8 @@ struct Outcome<'c> {
     attempts: u32,
     version: u64,
     cluster: Option<String>,
+    /// The changes that the decision knew of.
+    seen: u64,
 }
 
 /// Serves a connection of bytes, from the decision to the last byte.
@@ -91,7 +93,10 @@ pub(crate) async fn serve(connection: Connection, registration: Registration, mu
     match opened {
         Some((mut up, target)) => {
             let _busy = InFlightGuard::new(&target);
-            let ended = outcome.carry(registration, &mut io, &mut up, &target).await;
+            let judge = |engine: &Engine| connection.judge_bytes_again(engine);
+            let ended = outcome
+                .carry(registration, &mut io, &mut up, &target, judge)
+                .await;
             if !matches!(ended, Some(Ended::Closed)) {
                 reset(&io);
                 let _ = reset_on_drop(up.tcp());
@@ -115,7 +120,10 @@ pub(crate) async fn carry_upgraded(
     let mut up = Prefixed::new(upgraded.up, upgraded.bytes);
     outcome.target = Some(Rc::clone(&target));
     outcome.attempts = 1;
-    outcome.carry(registration, &mut io, &mut up, &target).await;
+    let judge = |engine: &Engine| connection.judge_upgraded_again(&upgraded.request, engine);
+    outcome
+        .carry(registration, &mut io, &mut up, &target, judge)
+        .await;
 }
 
 /// Resets a connection that is not served.
@@ -216,6 +224,7 @@ impl<'c> Outcome<'c> {
             attempts: 0,
             version,
             cluster: None,
+            seen: connection.worker.changes(),
         }
     }
 
@@ -280,6 +289,7 @@ impl<'c> Outcome<'c> {
         io: &mut A,
         up: &mut B,
         target: &Target,
+        judge: impl Fn(&Engine) -> Result<(), Objection>,
     ) -> Option<Ended>
     where
         A: AsyncRead + AsyncWrite + Unpin,
@@ -297,12 +307,13 @@ impl<'c> Outcome<'c> {
         });
         self.flow = Some(Rc::clone(&flow));
         worker.report(&flow);
-        let mut seen = worker.changes();
+        // What has changed while the upstream was opened counts, too.
+        let mut seen = self.seen;
         let mut relayed = pin!(relay(io, up, Some(IDLE), &flow.counters));
         let ended = poll_fn(|cx| {
             if worker.changes() != seen {
                 seen = worker.changes();
-                if let Err(objection) = connection.judge_bytes_again(&worker.engine()) {
+                if let Err(objection) = judge(&worker.engine()) {
                     return Poll::Ready(Err(objection));
                 }
             }

@@ -40,6 +40,8 @@ pub(crate) struct Upgraded {
     pub(crate) bytes: Bytes,
     /// Where that is.
     pub(crate) target: Rc<Target>,
+    /// The request that it was: by it the connection is judged again.
+    pub(crate) request: RequestHead,
 }
 
 /// How a try ended.
@@ -74,13 +76,14 @@ pub(super) async fn forward<D: Client>(
     let deadline = route
         .and_then(Forward::request_timeout)
         .and_then(|limit| outcome.start.checked_add(limit));
-    let head = edited(head, route);
     let mut watch = Watch {
         connection,
+        request: head,
         facts,
         engine: Arc::clone(engine),
         seen: connection.worker.changes(),
     };
+    let head = edited(head, route);
     let mut tried: SmallVec<[NamespacedName; 2]> = SmallVec::new();
     let mut failed = false;
     let (lease, mut response, target, _busy) = loop {
@@ -235,7 +238,13 @@ async fn give_back<D: Client>(
                 && let AnyUpstream::Http1(up) = lease.up
             {
                 let (up, bytes) = up.into_upgraded();
-                return After::Upgraded(Box::new(Upgraded { up, bytes, target }));
+                let request = watch.request.clone();
+                return After::Upgraded(Box::new(Upgraded {
+                    up,
+                    bytes,
+                    target,
+                    request,
+                }));
             }
             connection.worker.upstreams.keep(&target, lease, outcome.start);
             return After::Done;
@@ -370,6 +379,7 @@ fn transport_failure(cause: &Cause) -> Option<String> {
 /// Judges a request again after each change.
 struct Watch<'a> {
     connection: &'a Connection,
+    request: &'a RequestHead,
     facts: &'a HttpFacts<'a, Fields<'a>>,
     engine: Arc<Engine>,
     seen: u64,

@@ -33,11 +33,14 @@ pub(crate) fn prepare(connection: &Connection, head: &mut RequestHead) {
             // Envoy's `APPEND_FORWARD`: without a client certificate nothing of it is believed.
             match &connection.forwarded {
                 Some(own) => {
-                    drop_fields(headers, is_peer_metadata);
+                    drop_fields(headers, |name| {
+                        is_peer_metadata(name)
+                            || (is_named(name, FORWARDED_CERTIFICATE) && name.contains(&b'_'))
+                    });
                     extend(headers, FORWARDED_CERTIFICATE, own.as_bytes());
                 }
                 None => drop_fields(headers, |name| {
-                    is_peer_metadata(name) || name.eq_ignore_ascii_case(FORWARDED_CERTIFICATE.as_bytes())
+                    is_peer_metadata(name) || is_named(name, FORWARDED_CERTIFICATE)
                 }),
             }
         }
@@ -113,12 +116,19 @@ fn is_a_proxys(name: &[u8]) -> bool {
     starts_with(name, b"x-")
         && (starts_with(name, b"x-envoy-")
             || starts_with(name, b"x-bartizan-")
-            || name.eq_ignore_ascii_case(FORWARDED_CERTIFICATE.as_bytes()))
+            || is_named(name, FORWARDED_CERTIFICATE))
+}
+
+/// Whether an application may take `name` for `field`: those that name variables after fields (CGI, WSGI, Rack) make no
+/// difference between `_` and `-`.
+fn is_named(name: &[u8], field: &str) -> bool {
+    name.len() == field.len() && starts_with(name, field.as_bytes())
 }
 
 fn starts_with(name: &[u8], start: &[u8]) -> bool {
+    let same = |(one, other): (&u8, &u8)| one.eq_ignore_ascii_case(other) || (*one == b'_' && *other == b'-');
     name.get(..start.len())
-        .is_some_and(|name| name.eq_ignore_ascii_case(start))
+        .is_some_and(|name| name.iter().zip(start).all(same))
 }
 
 fn put(headers: &mut Headers, name: &str, value: &[u8]) {
@@ -182,10 +192,13 @@ mod tests {
             "X-Envoy-Peer-Metadata",
             "X-Forwarded-Client-Cert",
             "x-bartizan-decision",
+            "x_forwarded_client_cert",
+            "X-Forwarded_Client-Cert",
+            "x_envoy-original_path",
         ] {
             assert!(is_a_proxys(name.as_bytes()), "{name}");
         }
-        for name in ["x-request-id", "traceparent", "x-env", "x-forwarded-for"] {
+        for name in ["x-request-id", "traceparent", "x-env", "x-forwarded-for", "x_y"] {
             assert!(!is_a_proxys(name.as_bytes()), "{name}");
         }
     }

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use bartizan_mesh::{
     Action, Backend, HeaderEdit, Listener, MtlsMode, PathSelector, Policy, Resource, Route, RouteFilter,
-    RouteMatch, RouteRule, View,
+    RouteMatch, RouteRule, Transaction, View,
 };
 use bartizan_proxy::{Running, StaticConfig, StaticListener, StaticRole};
-use bartizan_types::{HostPattern, Name};
+use bartizan_types::{HostPattern, Name, Version};
 
 use crate::scene::{
-    App, Client, PATIENCE, Plan, Scene, allow, echo_app, everything, free, get, id, metric, name, port,
+    App, Client, PATIENCE, Plan, Scene, allow, echo_app, everything, free, get, id, is_end, metric, name,
+    port,
 };
 
 struct Way {
@@ -228,6 +229,39 @@ async fn http2_from_outside_reaches_a_service_of_http1() {
         text.to_ascii_lowercase().contains("host: shop.example") && text.ends_with("hello"),
         "{text}"
     );
+}
+
+#[test]
+fn an_upgrade_ends_when_the_gateways_own_policy_denies_it() {
+    use std::io::{Read as _, Write as _};
+    let way = way(&["GET"]);
+    let mut client = Client::new(way.address);
+    let answer = client.ask(
+        "GET /v1/ws HTTP/1.1\r\nhost: shop.example\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n",
+    );
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    let change = |version, methods| {
+        let mut open = allow("gate", methods);
+        open.from.clear();
+        way.gateway.apply(&Transaction {
+            version: Version(version),
+            upserts: vec![Resource::Policy(Policy {
+                name: name("edge/gate"),
+                action: Action::Allow,
+                rules: vec![open],
+            })],
+            removals: Vec::new(),
+        });
+    };
+    change(2, &["GET", "PUT"]);
+    assert!(ask(&way, "/v1/x", "").starts_with("HTTP/1.1 200 "));
+    let mut buffer = [0; 4];
+    client.stream.write_all(b"ping").unwrap();
+    client.stream.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"ping");
+    change(3, &["POST"]);
+    let ended = client.stream.read(&mut buffer);
+    assert!(is_end(&ended), "{ended:?}");
 }
 
 #[test]

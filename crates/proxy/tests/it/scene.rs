@@ -187,6 +187,15 @@ fn more(stream: &mut TcpStream, read: &mut Vec<u8>) -> Option<()> {
     }
 }
 
+/// Whether a read says that the connection has ended; that nothing came in time is no end.
+pub fn is_end(read: &std::io::Result<usize>) -> bool {
+    use std::io::ErrorKind::{TimedOut, WouldBlock};
+    match read {
+        Ok(length) => *length == 0,
+        Err(error) => !matches!(error.kind(), TimedOut | WouldBlock),
+    }
+}
+
 /// A client's connection.
 pub struct Client {
     pub stream: TcpStream,

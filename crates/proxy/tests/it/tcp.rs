@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use bartizan_mesh::MtlsMode;
 use bartizan_types::Protocol;
 
-use crate::scene::{PATIENCE, Plan, Scene, allow, metric, policy, until};
+use crate::scene::{PATIENCE, Plan, Scene, allow, is_end, metric, policy, until};
 
 /// Greets each client, then gives back what comes in until the client ends its side, then says goodbye.
 fn greeter() -> SocketAddr {
@@ -221,4 +221,48 @@ fn plaintext_bytes_pass_where_mtls_is_disabled() {
     until("it is closed", || {
         metric(&scene.server.metrics(), "istio_tcp_connections_closed_total", &[]) >= 1.0
     });
+}
+
+#[tokio::test]
+async fn a_change_while_the_application_is_being_connected_is_not_missed() {
+    use bartizan_wire::socket::{Bind, bind};
+    let bound = Bind {
+        backlog: 0,
+        ..Bind::default()
+    };
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0)), bound).unwrap();
+    let app = listener.local_addr().unwrap();
+    let scene = Scene::new(&Plan {
+        protocol: Protocol::Tcp,
+        rules: vec![allow("web", &[])],
+        ..Plan::new(app)
+    });
+    // Its queue is full: whoever comes now is tried again by the kernel a second later.
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&app, std::time::Duration::from_millis(100)) {
+        waiting.push(stream);
+    }
+    let mut client = connect(scene.outbound);
+    until("the server's proxy has authorized it", || {
+        let open = metric(
+            &scene.server.metrics(),
+            "bartizan_connections_open",
+            &["direction=\"inbound\""],
+        );
+        open >= 1.0
+    });
+    scene.change_server(vec![policy(vec![allow("nobody", &[])])]);
+    let serving = tokio::spawn(async move {
+        drop(waiting);
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // The ones that filled the queue are gone.
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, b"secret").await;
+        }
+    });
+    let heard = tokio::task::spawn_blocking(move || client.read(&mut [0; 6]));
+    let heard = heard.await.unwrap();
+    assert!(is_end(&heard), "{heard:?}");
+    let log = scene.server_log(1);
+    assert_eq!(log[0]["decision"], "deny", "{log:?}");
+    serving.abort();
 }

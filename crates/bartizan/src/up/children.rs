@@ -4,6 +4,7 @@ use std::net::TcpListener;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -16,14 +17,16 @@ use crate::internal::{self, ControlStart};
 /// Waits before the control plane is started again: this long at first, doubling to the last.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-/// A control plane that ends this often without having lived ten seconds will not live at all.
+const LONGEST_WAIT_AFTER_A_KILL: Duration = Duration::from_millis(500);
+/// When this many in a row ended by themselves and none has ever lived ten seconds, none will. Later the mesh is kept, come
+/// what may: traffic goes on without a control plane.
 const MOST_QUICK_ENDS: u32 = 8;
 const QUICK: Duration = Duration::from_secs(10);
 
 /// Runs the control plane for as long as this future is driven.
 ///
 /// # Errors
-/// When it cannot be started, or ends again and again at once.
+/// When it cannot be started, or ends by itself again and again from the beginning.
 pub(crate) async fn keep_control(
     mut start: ControlStart,
     control: UnixListener,
@@ -31,26 +34,61 @@ pub(crate) async fn keep_control(
     log: PathBuf,
 ) -> anyhow::Result<()> {
     let mut wait = FIRST_WAIT;
-    let mut quick_ends = 0;
+    let mut quick_ends = QuickEnds::default();
     loop {
         let started = Instant::now();
-        let mut child = spawn(&mut start, &control, &admin, &log)?;
+        let mut child = match spawn(&mut start, &control, &admin, &log) {
+            Ok(child) => child,
+            Err(error) if quick_ends.has_begun => {
+                tracing::warn!("the control plane cannot be started again: {error:#}");
+                tokio::time::sleep(LONGEST_WAIT).await;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        quick_ends.has_begun = true;
         let status = child.wait().await.context("wait for the control plane")?;
-        if started.elapsed() < QUICK {
-            quick_ends += 1;
-        } else {
-            (quick_ends, wait) = (0, FIRST_WAIT);
+        if started.elapsed() >= QUICK {
+            wait = FIRST_WAIT;
         }
+        let is_hopeless = quick_ends.note(started.elapsed(), status.signal());
         tracing::warn!(%status, "the control plane ended; it is started again");
-        if quick_ends >= MOST_QUICK_ENDS {
+        if is_hopeless {
             bail!(
                 "the control plane does not stay up ({status}); its last words are in {}",
                 log.display()
             );
         }
         tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        let longest = if is_killed(status.signal()) {
+            LONGEST_WAIT_AFTER_A_KILL
+        } else {
+            LONGEST_WAIT
+        };
+        wait = (wait * 2).min(longest);
     }
+}
+
+/// Tells a control plane that cannot live from one that is killed.
+#[derive(Default)]
+struct QuickEnds {
+    in_a_row: u32,
+    has_begun: bool,
+    has_lived: bool,
+}
+
+impl QuickEnds {
+    /// Notes an end, and whether to give up.
+    fn note(&mut self, lived: Duration, signal: Option<i32>) -> bool {
+        self.has_lived |= lived >= QUICK;
+        self.in_a_row = if is_killed(signal) { 0 } else { self.in_a_row + 1 };
+        !self.has_lived && self.in_a_row >= MOST_QUICK_ENDS
+    }
+}
+
+/// Whoever is killed from outside has not failed.
+fn is_killed(signal: Option<i32>) -> bool {
+    matches!(signal, Some(libc::SIGKILL | libc::SIGTERM | libc::SIGINT))
 }
 
 fn spawn(
@@ -71,8 +109,9 @@ fn spawn(
         .mode(0o600)
         .open(log)
         .with_context(|| format!("open {}", log.display()))?;
-    let binary = std::env::current_exe().context("find this program")?;
-    tokio::process::Command::new(binary)
+    // By this name also when the file was replaced by another build meanwhile.
+    tokio::process::Command::new("/proc/self/exe")
+        .arg0("bartizan")
         .args(["internal", internal::CONTROL])
         .arg(words.as_raw_fd().to_string())
         .stdin(Stdio::null())
@@ -125,4 +164,31 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
         std::io::Write::write_all(&mut file, content)
     };
     write().with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_control_plane_that_never_lived_is_given_up() {
+        let at_once = Duration::from_millis(5);
+        let mut ends = QuickEnds::default();
+        let given_up = (1..=9).find(|_| ends.note(at_once, None));
+        assert_eq!(given_up, Some(8));
+
+        let mut ends = QuickEnds::default();
+        assert!(
+            !(1..50).any(|_| ends.note(at_once, Some(libc::SIGKILL))),
+            "it is killed again and again"
+        );
+        assert!(
+            (1..9).any(|_| ends.note(at_once, Some(libc::SIGSEGV))),
+            "it crashes by itself"
+        );
+
+        let mut ends = QuickEnds::default();
+        assert!(!ends.note(QUICK, None));
+        assert!(!(1..50).any(|_| ends.note(at_once, None)), "one has lived");
+    }
 }

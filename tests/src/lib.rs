@@ -214,8 +214,12 @@ impl Mesh {
 
     /// The control plane's process.
     pub fn control_plane(&self) -> i32 {
-        let found = self.processes(&["bartizan", "internal", "control"]);
-        *found.first().expect("the control plane runs")
+        let mut found = None;
+        eventually("the control plane runs", Duration::from_secs(10), || {
+            found = self.processes(&["bartizan", "internal", "control"]).pop();
+            found.is_some()
+        });
+        found.unwrap_or_default()
     }
 
     /// The proxy of a replica: the one that holds its log's name and its socket.

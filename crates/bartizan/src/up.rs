@@ -156,7 +156,7 @@ async fn mesh(
         () = &mut node => {}
         _ = again => progress.say("ending at once"),
     }
-    progress.say("ended");
+    progress.end("ended");
     broken.map_or(Ok(ExitCode::SUCCESS), Err)
 }
 

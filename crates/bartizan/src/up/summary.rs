@@ -1,5 +1,6 @@
 //! What `up` shows: progress while it starts, then a summary with what to try next.
 
+mod living;
 mod try_next;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -40,6 +41,30 @@ impl Progress {
         }
     }
 
+    /// Shows a step that nothing follows.
+    pub(super) fn end(&self, step: &str) {
+        self.clear();
+        if self.live || !self.quiet {
+            eprintln!("{step}");
+        }
+    }
+
+    /// A line that stays, above the one that lives.
+    fn event(&self, event: &str) {
+        self.clear();
+        if !self.quiet {
+            eprintln!("{event}");
+        }
+    }
+
+    /// The line that lives, in a terminal.
+    fn stand(&self, line: &str) {
+        if self.live && !self.quiet {
+            eprint!("\r\x1b[K{line}");
+            std::io::stderr().flush().ok();
+        }
+    }
+
     fn clear(&self) {
         if self.live {
             eprint!("\r\x1b[K");
@@ -47,7 +72,8 @@ impl Progress {
     }
 }
 
-/// Waits until everything is up, then prints the summary; says what is missing when it takes too long, and goes on waiting.
+/// Waits until everything is up, then prints the summary, then tells of changes for as long as it is driven; says what is
+/// missing when it takes too long, and goes on waiting.
 pub(super) async fn when_up(
     place: &Place,
     args: &UpArgs,
@@ -60,9 +86,10 @@ pub(super) async fn when_up(
         return;
     }
     print(place, args, progress, &status, &url, started).await;
+    living::tell(place, progress, status).await;
 }
 
-/// The same for a mesh that runs in another process.
+/// The summary for a mesh that runs in another process.
 pub(super) async fn when_up_elsewhere(place: &Place, args: &UpArgs, progress: &Progress, started: Instant) {
     let status = wait(place, args, progress).await;
     let url = std::fs::read_to_string(place.admin_file()).unwrap_or_default();

@@ -1,5 +1,6 @@
 //! Whether a request or a connection may pass. DENY before ALLOW; under zero trust nothing passes that no policy allows.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -140,10 +141,22 @@ pub(crate) fn http_subject<'a, H: ?Sized>(facts: &'a HttpFacts<'a, H>, path: &'a
         identity: Identity::of(facts.connection.peer),
         http: Some(Http {
             method: facts.method,
-            authority: facts.authority,
+            authority: facts.authority.map(one_name),
             path,
             headers: facts.headers,
         }),
+    }
+}
+
+/// The authority without the dot that may end a full name: `a.example.` and `a.example` are one host to routes, resolvers
+/// and applications, so they are to policy.
+fn one_name(authority: &str) -> Cow<'_, str> {
+    if let Some(host) = authority.strip_suffix('.') {
+        return Cow::Borrowed(host);
+    }
+    match authority.rsplit_once(".:") {
+        Some((host, port)) if !host.is_empty() => Cow::Owned(format!("{host}:{port}")),
+        _ => Cow::Borrowed(authority),
     }
 }
 

@@ -222,7 +222,7 @@ fn failed_field<H: Headers + ?Sized>(
             });
             let http = subject.http.as_ref();
             let found = match name {
-                "hosts" => http.and_then(|http| http.authority.map(str::to_owned)),
+                "hosts" => http.and_then(|http| http.authority.as_deref().map(str::to_owned)),
                 "methods" => http.map(|http| http.method.to_owned()),
                 "ports" => Some(subject.connection.destination.port().to_string()),
                 _ => http.map(|http| http.path.to_owned()),

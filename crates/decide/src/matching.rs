@@ -20,7 +20,7 @@ pub(crate) struct Subject<'a, H: ?Sized> {
 /// The parts of a request that rules look at.
 pub(crate) struct Http<'a, H: ?Sized> {
     pub(crate) method: &'a str,
-    pub(crate) authority: Option<&'a str>,
+    pub(crate) authority: Option<Cow<'a, str>>,
     pub(crate) path: &'a str,
     pub(crate) headers: &'a H,
 }
@@ -269,7 +269,7 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
         let Some(http) = &self.subject.http else {
             return true;
         };
-        let (method, authority, path) = (http.method, http.authority, http.path);
+        let (method, authority, path) = (http.method, http.authority.as_deref(), http.path);
         self.holds(field("methods"), methods, |wanted| {
             text_or_present(wanted, method)
         }) && self.holds(field("hosts"), hosts, |wanted| {

@@ -130,7 +130,7 @@ impl Branch {
             Dimension::Host => subject
                 .http
                 .as_ref()
-                .and_then(|http| http.authority)
+                .and_then(|http| http.authority.as_deref())
                 .is_some_and(|host| self.visit_text(host, true, &mut visit)),
             Dimension::Method => subject
                 .http

@@ -141,8 +141,13 @@ async fn http_get(
     match code {
         Some(200..=399) => Ok(()),
         Some(code) => Err(format!("GET {path}: status {code}")),
-        None => Err(format!("GET {path}: `{line}` is not an HTTP answer")),
+        None => Err(format!("GET {path}: `{}` is not an HTTP answer", shown(line))),
     }
+}
+
+/// What people are shown of an application's words: a terminal must not obey them.
+fn shown(words: &str) -> String {
+    words.chars().take(80).flat_map(char::escape_debug).collect()
 }
 
 /// `grpc.health.v1.Health/Check` over HTTP/2, written by hand: one stream, headers as literals, and of the answer only the
@@ -224,6 +229,15 @@ fn first_data_frame(bytes: &[u8]) -> Option<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_applications_words_are_shown_and_not_obeyed() {
+        assert_eq!(
+            shown("SSH-2.0 \u{1b}[2J\u{9b}31m"),
+            "SSH-2.0 \\u{1b}[2J\\u{9b}31m"
+        );
+        assert_eq!(shown(&"x".repeat(20_000)).len(), 80);
+    }
 
     #[test]
     fn the_first_data_frame_is_found_behind_others() {

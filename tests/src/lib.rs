@@ -89,6 +89,23 @@ impl Start {
 impl Mesh {
     /// Starts a mesh and waits until everything is ready.
     pub fn up(start: &Start) -> Self {
+        let mut mesh = Self::prepare(start);
+        mesh.start(&start.arguments);
+        mesh
+    }
+
+    /// Starts a mesh that may not come up; what `up --detach` came to.
+    pub fn try_up(start: &Start) -> (Self, Ended) {
+        let mesh = Self::prepare(start);
+        let documents = mesh.documents.display().to_string();
+        let mut arguments = vec!["up", "--detach"];
+        arguments.extend(start.arguments.iter().map(String::as_str));
+        arguments.push(&documents);
+        let ended = mesh.bartizan(&arguments);
+        (mesh, ended)
+    }
+
+    fn prepare(start: &Start) -> Self {
         static TURN: Mutex<()> = Mutex::new(());
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let folder = tempfile::Builder::new()
@@ -98,15 +115,13 @@ impl Mesh {
         let documents = folder.path().join("documents");
         copy_folder(&start.documents, &documents);
         own(folder.path(), start.privilege);
-        let mut mesh = Self {
+        Self {
             documents,
             summary: Value::Null,
             folder,
             privilege: start.privilege,
             _turn: turn,
-        };
-        mesh.start(&start.arguments);
-        mesh
+        }
     }
 
     /// Ends it and starts it again, from the same documents and state.
@@ -442,7 +457,9 @@ fn copy_folder(from: &Path, to: &Path) {
     {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
         if path.is_symlink() || entry.file_name() == ".venv" {
-            std::os::unix::fs::symlink(&path, &target).expect("link a folder");
+            // Straight to where it leads: what is between may be out of a pod's sight.
+            let place = path.canonicalize().expect("a link that leads somewhere");
+            std::os::unix::fs::symlink(place, &target).expect("link a folder");
         } else if path.is_dir() {
             copy_folder(&path, &target);
         } else {

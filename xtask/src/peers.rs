@@ -93,10 +93,21 @@ fn modules(folder: &Path) -> Result<(), String> {
     if std::fs::read_to_string(&marker).is_ok_and(|there| there == wanted) {
         return Ok(());
     }
-    let python = if Path::new(PYTHON).exists() { PYTHON } else { "python3" };
-    run::program(python, &["-m", "venv", "--clear", &environment.display().to_string()])?;
+    let python = if Path::new(PYTHON).exists() {
+        PYTHON
+    } else {
+        "python3"
+    };
+    run::program(
+        python,
+        &["-m", "venv", "--clear", &environment.display().to_string()],
+    )?;
     let pip = environment.join("bin/pip").display().to_string();
-    let arguments = [&["install", "--quiet", "--disable-pip-version-check"], &MODULES[..]].concat();
+    let arguments = [
+        &["install", "--quiet", "--disable-pip-version-check"],
+        &MODULES[..],
+    ]
+    .concat();
     run::program(&pip, &arguments)?;
     std::fs::write(&marker, wanted).map_err(|error| format!("write {}: {error}", marker.display()))
 }

@@ -8,7 +8,16 @@ use bartizan_tests::{Mesh, peers, repository, run, skip};
 use crate::lab::with_modules;
 
 /// Cases that fail for a reason that is not ours, by the end of their line.
-const KNOWN: [(&str, &str); 0] = [];
+const KNOWN: [(&str, &str); 2] = [
+    (
+        "Sends invalid connection preface",
+        "the port speaks HTTP/1.1 too, and answers `INVALID CONNECTION PREFACE` in that: 400, and the connection is closed",
+    ),
+    (
+        "Sends a large size HEADERS frame that exceeds the SETTINGS_MAX_FRAME_SIZE",
+        "the case takes for granted that the limit is 16,384; ours is larger and the frame of 17,500 bytes is fair",
+    ),
+];
 
 fn program() -> Option<PathBuf> {
     let program = peers().join("h2spec");
@@ -36,11 +45,11 @@ fn judge(side: &str, printed: &str) {
         "{side}: {summary}\n{}\n{printed}",
         failed.join("\n")
     );
-    let passed: u32 = summary
+    let passed: usize = summary
         .split(", ")
         .find_map(|part| part.strip_suffix(" passed")?.parse().ok())
         .unwrap_or_default();
-    assert!(passed > 140, "{side}: {printed}");
+    assert!(passed + KNOWN.len() >= 145, "{side}: {printed}");
 }
 
 #[test]

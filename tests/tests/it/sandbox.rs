@@ -448,3 +448,26 @@ fn exec_and_run_carry_input_output_codes_and_signals() {
         assert!(text.contains(&format!("\"/{number}\"")), "{text}");
     }
 }
+
+#[test]
+fn what_does_not_become_ready_is_named_and_a_script_does_not_hang() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("pod.yaml"),
+        "apiVersion: v1\nkind: Namespace\nmetadata: {name: lab}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: late, namespace: lab}\nspec:\n  \
+         containers:\n    - {name: late, image: none, command: [/bin/sleep, \"1000\"], readinessProbe: {exec: {command: [/bin/false]}}}\n",
+    )
+    .unwrap();
+    let mut start = documents("lab");
+    start.documents = folder.path().to_owned();
+    let started = Instant::now();
+    let (mesh, ended) = Mesh::try_up(&start.with(&["--wait", "2s"]));
+    assert!(started.elapsed() < Duration::from_secs(10));
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(
+        ended.stderr.contains("lab/late") && ended.stderr.contains("bartizan down"),
+        "{ended:?}"
+    );
+    // It goes on, as it says.
+    assert_eq!(workload(&mesh, "late")["ready"], false);
+}

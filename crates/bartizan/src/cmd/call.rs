@@ -9,8 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Value, json};
 
 use super::can::headers;
-use super::echo::{Scheme, Target, send};
+use super::echo::{Scheme, Target, send_from};
 use crate::args::{CallArgs, Output};
+use crate::exit::DENIED;
 use crate::hops;
 use crate::place::Place;
 use crate::{text, with_runtime};
@@ -32,16 +33,25 @@ pub(crate) fn run(place: &Place, args: &CallArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let id = request_id()?;
+    let mark = hops::Mark::now(place);
     let result = match &args.identity {
         None => with_runtime(bare(&with_id(args, &id), &target))?,
         Some(identity) => as_workload(place, identity, &with_id(args, &id))?,
     };
-    let hops = if place.is_occupied() && target.scheme != Scheme::Tcp {
-        logged(place, &id)
+    let local = result.get("local").and_then(Value::as_str);
+    let hops = if place.is_occupied() && local.is_some() {
+        logged(place, &mark, &id, local)
     } else {
         Vec::new()
     };
+    // A gateway takes no id from outside, so the hops' own is the one to ask with.
+    let id = hops
+        .first()
+        .map(|hop| hop.text("request_id"))
+        .filter(|id| !id.is_empty())
+        .unwrap_or(id);
     let failed = result.get("error").is_some();
+    let denied = hops.iter().any(hops::Hop::is_denied);
     match args.output {
         Output::Json => println!(
             "{}",
@@ -54,17 +64,26 @@ pub(crate) fn run(place: &Place, args: &CallArgs) -> anyhow::Result<ExitCode> {
         Output::Text => {
             print!("{}", drawn(args, &result));
             if !hops.is_empty() {
-                println!("\nhops (x-request-id {id}):");
+                match target.scheme {
+                    Scheme::Http | Scheme::H2c | Scheme::Grpc => println!("\nhops (x-request-id {id}):"),
+                    Scheme::Tcp | Scheme::Store => println!("\nhops:"),
+                }
                 for hop in &hops {
                     println!("  {}", hop.line());
                 }
             }
-            if hops.iter().any(hops::Hop::is_denied) {
-                println!("\nwhy: bartizan explain {id}");
+            if let Some(denied) = hops.iter().find(|hop| hop.is_denied()) {
+                println!(
+                    "\nwhy: {} explain {}",
+                    crate::up::named(place),
+                    denied.text("decision_id")
+                );
             }
         }
     }
-    Ok(if failed {
+    Ok(if denied {
+        ExitCode::from(DENIED)
+    } else if failed {
         ExitCode::FAILURE
     } else {
         ExitCode::SUCCESS
@@ -108,7 +127,9 @@ async fn bare(args: &CallArgs, target: &Target) -> anyhow::Result<Value> {
         method = Method::POST;
     }
     let body = Bytes::from(args.data.clone().unwrap_or_default());
-    Ok(match send(target, method, map, body).await {
+    let mut local = None;
+    let result = send_from(target, method, map, body, &mut local).await;
+    Ok(match result {
         Ok(answer) => {
             let http = !matches!(target.scheme, Scheme::Tcp | Scheme::Store);
             let headers: Vec<Value> = answer
@@ -117,6 +138,7 @@ async fn bare(args: &CallArgs, target: &Target) -> anyhow::Result<Value> {
                 .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
                 .collect();
             json!({
+                "local": local,
                 "peer": answer.peer,
                 "connectedMicros": u64::try_from(answer.connected.as_micros()).unwrap_or(u64::MAX),
                 "finishedMicros": u64::try_from(answer.finished.as_micros()).unwrap_or(u64::MAX),
@@ -126,7 +148,7 @@ async fn bare(args: &CallArgs, target: &Target) -> anyhow::Result<Value> {
                 "body": String::from_utf8_lossy(&answer.body),
             })
         }
-        Err(error) => json!({ "error": format!("{error:#}") }),
+        Err(error) => json!({ "local": local, "error": format!("{error:#}") }),
     })
 }
 
@@ -166,16 +188,16 @@ fn as_workload(place: &Place, identity: &str, args: &CallArgs) -> anyhow::Result
     serde_json::from_slice(&output.stdout).context("read the answer of the call inside the mesh")
 }
 
-fn logged(place: &Place, id: &str) -> Vec<hops::Hop> {
+fn logged(place: &Place, mark: &hops::Mark, id: &str, local: Option<&str>) -> Vec<hops::Hop> {
     let deadline = Instant::now() + LOGS_WITHIN;
-    while hops::find(place, id).is_empty() {
+    while mark.since(place, id, local).is_empty() {
         if Instant::now() > deadline {
             return Vec::new();
         }
         std::thread::sleep(Duration::from_millis(20));
     }
     std::thread::sleep(LOGS_SETTLE);
-    hops::find(place, id)
+    mark.since(place, id, local)
 }
 
 fn drawn(args: &CallArgs, result: &Value) -> String {

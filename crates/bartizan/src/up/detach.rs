@@ -13,7 +13,7 @@ use crate::place::Place;
 /// Starts the mesh in the background and prints its summary.
 ///
 /// # Errors
-/// When it ends before it is up; what it said last is part of the error.
+/// When it ends before it is up (what it said last is part of the error), or is not up in time.
 pub(super) fn run(place: &Place, args: &UpArgs, started: Instant) -> anyhow::Result<ExitCode> {
     // Says "runs already" here, where it is read; the lock is let go for the child.
     drop(place.occupy()?);
@@ -32,7 +32,7 @@ pub(super) fn run(place: &Place, args: &UpArgs, started: Instant) -> anyhow::Res
     let progress = summary::Progress::new(args);
     let up = crate::with_runtime(async {
         tokio::select! {
-            () = summary::when_up_elsewhere(place, args, &progress, started) => Ok(true),
+            up = summary::when_up_elsewhere(place, args, &progress, started) => Ok(Some(up)),
             ended = async {
                 loop {
                     if let Some(status) = child.try_wait()? {
@@ -42,12 +42,16 @@ pub(super) fn run(place: &Place, args: &UpArgs, started: Instant) -> anyhow::Res
                 }
             } => {
                 tracing::debug!(?ended, "the mesh ended");
-                Ok(false)
+                Ok(None)
             }
         }
     })?;
-    if up {
-        return Ok(ExitCode::SUCCESS);
+    match up {
+        Some(Ok(())) => return Ok(ExitCode::SUCCESS),
+        Some(Err(missing)) => bail!(
+            "{missing}\nthe mesh goes on in the background: `bartizan status` tells how it is, `bartizan down` ends it"
+        ),
+        None => {}
     }
     let status = child.wait().context("wait for the mesh")?;
     let words = std::fs::read_to_string(&log_path).unwrap_or_default();

@@ -3,6 +3,8 @@
 mod living;
 mod try_next;
 
+pub(crate) use try_next::named;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
@@ -89,11 +91,25 @@ pub(super) async fn when_up(
     living::tell(place, progress, status).await;
 }
 
-/// The summary for a mesh that runs in another process.
-pub(super) async fn when_up_elsewhere(place: &Place, args: &UpArgs, progress: &Progress, started: Instant) {
-    let status = wait(place, args, progress).await;
+/// The summary for a mesh that runs in another process, or what is missing when that takes too long: scripts must not
+/// hang.
+pub(super) async fn when_up_elsewhere(
+    place: &Place,
+    args: &UpArgs,
+    progress: &Progress,
+    started: Instant,
+) -> Result<(), String> {
+    let Ok(status) = tokio::time::timeout(args.wait + LOOK_EVERY, wait(place, args, progress)).await else {
+        progress.clear();
+        let status = admin::status(place).await;
+        return Err(status.map_or_else(
+            |error| format!("the mesh does not answer: {error:#}"),
+            |status| missing(&status),
+        ));
+    };
     let url = std::fs::read_to_string(place.admin_file()).unwrap_or_default();
     print(place, args, progress, &status, &url, started).await;
+    Ok(())
 }
 
 async fn wait(place: &Place, args: &UpArgs, progress: &Progress) -> Status {
@@ -112,7 +128,7 @@ async fn wait(place: &Place, args: &UpArgs, progress: &Progress) -> Status {
                 progress.say(&step);
                 said = step;
             }
-            if !warned && Instant::now() > deadline {
+            if !warned && !args.detach && Instant::now() > deadline {
                 warned = true;
                 progress.clear();
                 eprintln!("warning: {}", missing(&status));

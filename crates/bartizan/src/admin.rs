@@ -66,6 +66,7 @@ pub(crate) async fn dump(place: &Place, workload: &str) -> anyhow::Result<DumpRe
             workload: workload.to_owned(),
         })
         .await
+        .map_err(|status| anyhow::anyhow!("{}", status.message()))
         .with_context(|| format!("ask the control plane for what `{workload}` is told"))?;
     Ok(reply.into_inner())
 }

@@ -170,6 +170,9 @@ pub(crate) struct LogsArgs {
     /// The last N lines of each file
     #[arg(long, default_value_t = 100, value_name = "N")]
     pub(crate) tail: usize,
+    /// How it looks; a line of the access log is JSON always
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
 }
 
 #[derive(Args, Debug, Clone)]
@@ -243,7 +246,7 @@ pub(crate) struct CheckArgs {
 pub(crate) struct CanArgs {
     /// The caller: NAMESPACE/SERVICEACCOUNT, or `outside` for a client without an identity
     pub(crate) from: String,
-    /// The callee: a service's name as NAME.NAMESPACE, or a workload NAMESPACE/NAME, with :PORT behind it where it has several
+    /// The callee: a service's name as NAME.NAMESPACE, or a workload or gateway NAMESPACE/NAME, with :PORT behind it where it has several
     pub(crate) to: String,
     /// The method; without it the connection itself is judged, as for TCP
     pub(crate) method: Option<String>,

@@ -3,6 +3,8 @@
 
 use std::process::ExitCode;
 
+/// The command line says something that cannot be.
+pub(crate) const USAGE: u8 = 2;
 /// The documents have errors.
 pub(crate) const FINDINGS: u8 = 3;
 /// The answer is "denied".

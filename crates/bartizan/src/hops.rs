@@ -1,7 +1,8 @@
 //! The hops of a request, found in the proxies' access logs by decision id or request id.
 
+use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -74,12 +75,75 @@ impl Hop {
     }
 }
 
+/// How long each log was at a moment.
+pub(crate) struct Mark(BTreeMap<PathBuf, u64>);
+
+impl Mark {
+    /// Now.
+    pub(crate) fn now(place: &Place) -> Self {
+        Self(
+            logs(place)
+                .filter_map(|(_, path)| Some((path.clone(), std::fs::metadata(path).ok()?.len())))
+                .collect(),
+        )
+    }
+
+    /// The hops of one request, of what was written since: those with its id, those of the connection from `local`, and
+    /// everything that hangs together with them by an id or by a connection between two proxies.
+    pub(crate) fn since(&self, place: &Place, id: &str, local: Option<&str>) -> Vec<Hop> {
+        let mut rest = Vec::new();
+        for (written_by, path) in logs(place) {
+            let from = self.0.get(&path).copied().unwrap_or_default();
+            if let Some(text) = end_of(&path, from) {
+                rest.extend(text.lines().filter_map(|line| {
+                    Some(Hop {
+                        written_by: written_by.clone(),
+                        record: serde_json::from_str(line).ok()?,
+                    })
+                }));
+            }
+        }
+        let mut found = hanging_together(rest, id, local);
+        found.sort_by_key(order);
+        found
+    }
+}
+
+fn hanging_together(mut rest: Vec<Hop>, id: &str, local: Option<&str>) -> Vec<Hop> {
+    let mut ids = vec![id.to_owned()];
+    let mut clients: Vec<String> = local.into_iter().map(str::to_owned).collect();
+    let mut found: Vec<Hop> = Vec::new();
+    loop {
+        let (chosen, others): (Vec<Hop>, Vec<Hop>) = rest.into_iter().partition(|hop| {
+            ids.contains(&hop.text("request_id")) || clients.contains(&hop.text("downstream_remote_address"))
+        });
+        if chosen.is_empty() {
+            return found;
+        }
+        for hop in &chosen {
+            let (id, client) = (hop.text("request_id"), hop.text("upstream_local_address"));
+            if id.is_empty() {
+                // Of HTTP a connection between proxies carries many requests, which their ids tell apart.
+                clients.extend((!client.is_empty()).then_some(client));
+            } else {
+                ids.push(id);
+            }
+        }
+        found.extend(chosen);
+        rest = others;
+    }
+}
+
+fn order(hop: &Hop) -> (String, bool) {
+    (hop.text("start_time"), hop.text("reporter") != "source")
+}
+
 /// All lines with this decision id or request id, in the order of their time.
 pub(crate) fn find(place: &Place, id: &str) -> Vec<Hop> {
     let mut hops = scan(place, id, |hop| {
         hop.text("decision_id") == id || hop.text("request_id") == id
     });
-    hops.sort_by_key(|hop| (hop.text("start_time"), hop.text("reporter") != "source"));
+    hops.sort_by_key(order);
     hops
 }
 
@@ -92,30 +156,44 @@ pub(crate) fn last_denied(place: &Place) -> Option<Hop> {
 
 fn scan(place: &Place, needle: &str, wanted: impl Fn(&Hop) -> bool) -> Vec<Hop> {
     let mut hops = Vec::new();
-    for namespace in entries(&place.logs()) {
-        for pod in entries(&namespace) {
-            let Some(text) = end_of(&pod.join("access.jsonl")) else {
-                continue;
-            };
-            let written_by = format!(
-                "{}/{}",
-                namespace.file_name().unwrap_or_default().to_string_lossy(),
-                pod.file_name().unwrap_or_default().to_string_lossy()
-            );
-            for line in text.lines().filter(|line| line.contains(needle)) {
-                if let Ok(record) = serde_json::from_str(line) {
-                    let hop = Hop {
-                        written_by: written_by.clone(),
-                        record,
-                    };
-                    if wanted(&hop) {
-                        hops.push(hop);
-                    }
+    for (written_by, path) in logs(place) {
+        let Some(text) = end_of(&path, 0) else { continue };
+        for line in text.lines().filter(|line| line.contains(needle)) {
+            if let Ok(record) = serde_json::from_str(line) {
+                let hop = Hop {
+                    written_by: written_by.clone(),
+                    record,
+                };
+                if wanted(&hop) {
+                    hops.push(hop);
                 }
             }
         }
     }
     hops
+}
+
+/// Every access log, with the name of the pod that writes it.
+fn logs(place: &Place) -> impl Iterator<Item = (String, PathBuf)> {
+    entries(&place.logs())
+        .into_iter()
+        .flat_map(|namespace| {
+            entries(&namespace)
+                .into_iter()
+                .map(move |pod| (namespace.clone(), pod))
+        })
+        .map(|(namespace, pod)| {
+            let name = |path: &Path| {
+                path.file_name()
+                    .unwrap_or_default()
+                    .to_string_lossy()
+                    .into_owned()
+            };
+            (
+                format!("{}/{}", name(&namespace), name(&pod)),
+                pod.join("access.jsonl"),
+            )
+        })
 }
 
 fn entries(folder: &Path) -> Vec<std::path::PathBuf> {
@@ -130,12 +208,47 @@ fn entries(folder: &Path) -> Vec<std::path::PathBuf> {
         .unwrap_or_default()
 }
 
-fn end_of(path: &Path) -> Option<String> {
+/// What a log holds after `from`, but not more than the end of it that is looked through.
+fn end_of(path: &Path, from: u64) -> Option<String> {
     let mut file = std::fs::File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(MOST_OF_A_LOG)))
+    file.seek(SeekFrom::Start(from.max(length.saturating_sub(MOST_OF_A_LOG))))
         .ok()?;
     let mut bytes = Vec::new();
     file.take(MOST_OF_A_LOG).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn hops_hang_together_by_ids_and_by_connections_between_proxies() {
+        let hop = |name: &str, id: &str, from: &str, to: &str| Hop {
+            written_by: name.to_owned(),
+            record: json!({ "request_id": id, "downstream_remote_address": from, "upstream_local_address": to }),
+        };
+        let all = || {
+            vec![
+                hop("received", "", "10.66.0.1:9", "127.0.0.1:8"),
+                hop("other", "", "10.66.0.1:10", "127.0.0.1:9"),
+                hop("sent", "", "10.66.0.1:5", "10.66.0.1:9"),
+                hop("edge", "made-by-the-edge", "127.0.0.1:4", "10.66.0.2:1"),
+                hop("behind", "made-by-the-edge", "10.66.0.2:1", "127.0.0.1:3"),
+                hop("next request", "another", "10.66.0.2:1", "127.0.0.1:3"),
+            ]
+        };
+        let names = |local: &str| -> Vec<String> {
+            hanging_together(all(), "mine", Some(local))
+                .into_iter()
+                .map(|hop| hop.written_by)
+                .collect()
+        };
+        assert_eq!(names("10.66.0.1:5"), ["sent", "received"]);
+        assert_eq!(names("127.0.0.1:4"), ["edge", "behind"]);
+        assert!(names("127.0.0.1:1").is_empty());
+    }
 }

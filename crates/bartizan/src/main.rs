@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let place = match place::Place::of(&arguments.mesh) {
         Ok(place) => place,
-        Err(error) => return exit::failed(&error),
+        Err(error) => return exit::failed(&exit::Exit::error(exit::USAGE, format!("{error:#}"))),
     };
     let result = match arguments.command {
         Command::Up(args) => up::run(&place, args),

@@ -29,6 +29,7 @@ use crate::place::Place;
 use crate::text;
 
 pub(crate) use children::token;
+pub(crate) use summary::named;
 
 /// Runs a mesh until it is told to end.
 ///

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bartizan_config::finding::{Paint, render};
 use bartizan_config::{Finding, Severity};
 use bartizan_mesh::{MtlsMode, Profile, ServicePort};
-use bartizan_types::{ContainerReport, NamespacedName, PodPhase, Port, SpiffeId, TrustDomain, Version};
+use bartizan_types::{ContainerReport, GatewayListen, NamespacedName, PodPhase, Port, SpiffeId, TrustDomain, Version};
 use serde::{Deserialize, Serialize};
 
 /// The control plane's view of the mesh at one moment.
@@ -169,6 +169,9 @@ pub struct GatewayStatus {
     pub name: NamespacedName,
     /// Where the host listens.
     pub addresses: Vec<SocketAddr>,
+    /// Which listener's port each address stands for.
+    #[serde(default)]
+    pub listeners: Vec<GatewayListen>,
     /// Whether one of its proxies takes requests.
     pub ready: bool,
 }

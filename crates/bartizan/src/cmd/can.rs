@@ -10,7 +10,7 @@ use serde_json::json;
 use super::explain::{drawn, places};
 use crate::args::{CanArgs, Output};
 use crate::evaluate::{HttpQuestion, Picture, Question};
-use crate::exit::DENIED;
+use crate::exit::{DENIED, Exit, USAGE};
 use crate::folder::Folder;
 use crate::place::Place;
 use crate::{admin, with_runtime};
@@ -31,7 +31,21 @@ pub(crate) fn run(place: &Place, args: &CanArgs) -> anyhow::Result<ExitCode> {
     };
     let peer = caller(&args.from, picture.trust_domain())?;
     let headers = headers(&args.headers)?;
+    if !args.path.starts_with('/') && args.path != "*" {
+        return Err(Exit::error(
+            USAGE,
+            format!("path `{}`: it begins with `/`, such as /v1/things", args.path),
+        ));
+    }
     let callee = Callee::find(&picture, &args.to)?;
+    if let Some(identity) = peer.identity()
+        && !picture
+            .snapshot()
+            .workloads()
+            .any(|workload| workload.identity == *identity)
+    {
+        eprintln!("note: no workload has the identity {} now", identity.principal());
+    }
     let http = args.method.as_deref().map(|method| HttpQuestion {
         method,
         authority: Some(&callee.authority),
@@ -74,7 +88,10 @@ fn caller(text: &str, trust_domain: Option<&TrustDomain>) -> anyhow::Result<Peer
         return Ok(Peer::Authenticated(SpiffeId::parse(text)?));
     }
     let Some((namespace, account)) = text.split_once('/') else {
-        bail!("caller `{text}`: it has the form NAMESPACE/SERVICEACCOUNT, spiffe://…, or `outside`");
+        return Err(Exit::error(
+            USAGE,
+            format!("caller `{text}`: it has the form NAMESPACE/SERVICEACCOUNT, spiffe://…, or `outside`"),
+        ));
     };
     let trust_domain = trust_domain.context("the mesh has told nothing yet")?;
     let (namespace, account) = (Name::parse(namespace)?, Name::parse(account)?);
@@ -95,6 +112,22 @@ pub(crate) fn headers(texts: &[String]) -> anyhow::Result<Vec<(String, String)>>
             Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         })
         .collect()
+}
+
+fn unknown_service(snapshot: &bartizan_mesh::Snapshot, name: &str) -> String {
+    let known: Vec<String> = snapshot
+        .services()
+        .map(|service| format!("{}.{}", service.name.name, service.name.namespace))
+        .take(20)
+        .collect();
+    let known = if known.is_empty() {
+        "there is none".to_owned()
+    } else {
+        format!("such as {}", known.join(", "))
+    };
+    format!(
+        "no service `{name}` is known; write NAME.NAMESPACE[:PORT] of a service ({known}), or NAMESPACE/NAME[:PORT] of a workload or gateway"
+    )
 }
 
 /// Who is called.
@@ -120,6 +153,9 @@ impl Callee {
                     workload.name == named
                         || (workload.name.namespace == named.namespace
                             && workload.workload_name == named.name)
+                        || snapshot
+                            .view(&workload.name)
+                            .is_some_and(|view| view.gateway.as_ref() == Some(&named))
                 })
                 .with_context(|| format!("no workload `{name}` is known"))?;
             let port = match port {
@@ -141,7 +177,7 @@ impl Callee {
         let default = Name::parse("default")?;
         let service = snapshot
             .service_named(&default, &name.to_ascii_lowercase())
-            .with_context(|| format!("no service `{name}` is known: write NAME.NAMESPACE"))?;
+            .with_context(|| unknown_service(snapshot, name))?;
         let port = match port {
             Some(port) => port,
             None => service

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-pub(crate) use client::{Scheme, Target, send};
+pub(crate) use client::{Scheme, Target, send, send_from};
 use message::{frame_message, unframe_message};
 
 /// Runs a test service.
@@ -80,6 +80,7 @@ pub(crate) async fn run(args: EchoArgs) -> anyhow::Result<()> {
         let listener = tokio::net::TcpListener::bind(address)
             .await
             .with_context(|| format!("listen on {address}"))?;
+        println!("{} listens on {url}", behaviour.name);
         let (behaviour, stopped) = (Arc::clone(&behaviour), stopped.clone());
         match scheme {
             "http" => tasks.spawn(server::serve_http(listener, behaviour, stopped)),

@@ -104,6 +104,7 @@ fn look(place: &Place, id: Option<&str>) -> Vec<Hop> {
 
 /// Judges again what this line of a log is about, by what the proxy is told now.
 fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)> {
+    place.must_run()?;
     let writer = NamespacedName::parse(&hop.written_by)?;
     // Everything that any proxy is told: the writer may be gone, as what `bartizan run` started is.
     let picture = Picture::of_dump(&with_runtime(admin::dump(place, ""))?)?;
@@ -120,8 +121,12 @@ fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)>
     let gateway = picture
         .snapshot()
         .view(&writer)
-        .is_some_and(|view| view.gateway.is_some());
-    if hop.text("reporter") == "source" && !gateway {
+        .and_then(|view| view.gateway.clone());
+    if let Some(gateway) = gateway {
+        // The host's address may stand for a listener with another port, and policies speak of the listener's.
+        let status = with_runtime(admin::status(place))?;
+        port = listener_port(&status, &gateway, destination).unwrap_or(port);
+    } else if hop.text("reporter") == "source" {
         // A sidecar refuses at the caller's side what policy can never let through; the callee's policies say why.
         (callee, port) = picture.behind(destination).with_context(|| {
             format!(
@@ -149,6 +154,20 @@ fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)>
         }),
     })?;
     Ok((explanation, picture.positions))
+}
+
+fn listener_port(
+    status: &bartizan_control::Status,
+    gateway: &NamespacedName,
+    called: std::net::SocketAddr,
+) -> Option<Port> {
+    let gateway = status.gateways.iter().find(|other| other.name == *gateway)?;
+    let of = |same_ip: bool| {
+        gateway.listeners.iter().find(move |listen| {
+            listen.address.port() == called.port() && (!same_ip || listen.address.ip() == called.ip())
+        })
+    };
+    Some(of(true).or_else(|| of(false))?.port)
 }
 
 /// The explanation with file and line of each policy and rule.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::args::LogsArgs;
+use crate::args::{LogsArgs, Output};
 use crate::place::Place;
 
 /// Between two looks for more.
@@ -27,12 +27,7 @@ pub(crate) fn run(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
     loop {
         let files = files(place, args)?;
         if first && files.is_empty() && !args.follow {
-            match &args.workload {
-                Some(workload) => bail!(
-                    "`{workload}` has printed nothing, or is not a workload: `bartizan status` lists them"
-                ),
-                None => bail!("nothing was printed yet"),
-            }
+            return nothing(place, args);
         }
         let many = files.len() > 1;
         let mut lines: Vec<(String, String)> = Vec::new();
@@ -43,6 +38,8 @@ pub(crate) fn run(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
             for line in text.lines() {
                 let (time, line) = if args.access {
                     (started(line), line.to_owned())
+                } else if args.output == Output::Json {
+                    (printed(line), parts(&file.name, line).to_string())
                 } else if many {
                     (printed(line), format!("{} {}", file.name, shown(line)))
                 } else {
@@ -65,6 +62,47 @@ pub(crate) fn run(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
         out.flush().ok();
         std::thread::sleep(LOOK_EVERY);
     }
+}
+
+/// Nothing was found: because nothing was printed, or because nothing has this name.
+fn nothing(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
+    if !place.is_occupied() && folders(&place.logs())?.is_empty() {
+        place.must_run()?;
+    }
+    let what = match (&args.workload, args.access) {
+        (_, true) => "no request was logged yet".to_owned(),
+        (Some(workload), false) => format!("`{workload}` has printed nothing yet"),
+        (None, false) => "nothing was printed yet".to_owned(),
+    };
+    if let (Some(workload), true) = (&args.workload, place.is_occupied()) {
+        let status = crate::with_runtime(crate::admin::status(place))?;
+        let containers: Vec<&str> = status
+            .workloads
+            .iter()
+            .filter(|pod| fits(workload, pod.name.namespace.as_str(), pod.name.name.as_str()))
+            .flat_map(|pod| {
+                pod.containers
+                    .iter()
+                    .map(|container| container.name.as_str())
+                    .chain(["proxy"])
+            })
+            .collect();
+        if containers.is_empty() {
+            bail!("no workload `{workload}` runs and none has left a log; `bartizan status` lists them");
+        }
+        if let Some(container) = args
+            .container
+            .as_deref()
+            .filter(|name| !containers.contains(name))
+        {
+            bail!(
+                "`{workload}` has no container `{container}`; it has {}",
+                containers.join(", ")
+            );
+        }
+    }
+    eprintln!("{what}");
+    Ok(ExitCode::SUCCESS)
 }
 
 struct LogFile {
@@ -172,6 +210,21 @@ fn started(line: &str) -> &str {
         .unwrap_or_default()
 }
 
+/// A line with its parts, for programs.
+fn parts(name: &str, line: &str) -> serde_json::Value {
+    let mut parts = line.splitn(4, ' ');
+    let (time, stream, mark) = (parts.next(), parts.next(), parts.next());
+    let (workload, container) = name.rsplit_once('/').unwrap_or((name, ""));
+    serde_json::json!({
+        "workload": workload,
+        "container": container,
+        "time": time,
+        "stream": stream,
+        "complete": mark == Some("F"),
+        "line": parts.next().unwrap_or_default(),
+    })
+}
+
 /// Without time, stream and mark.
 fn shown(line: &str) -> &str {
     line.splitn(4, ' ').nth(3).unwrap_or(line)
@@ -180,6 +233,16 @@ fn shown(line: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_has_parts() {
+        let line = parts("shop/cart-0/app", "2026-01-01T00:00:00.000Z stderr F a  b");
+        let expected = serde_json::json!({
+            "workload": "shop/cart-0", "container": "app", "time": "2026-01-01T00:00:00.000Z", "stream": "stderr",
+            "complete": true, "line": "a  b",
+        });
+        assert_eq!(line, expected);
+    }
 
     #[test]
     fn a_workload_is_a_pod_or_all_replicas_of_a_controller() {

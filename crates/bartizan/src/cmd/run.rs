@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::args::{ExecArgs, RunArgs};
+use crate::exit::{Exit, USAGE};
 use crate::place::Place;
 use crate::supervisor_socket::{Client, Later, Process, Reply, Request, say_later};
 
@@ -22,10 +23,13 @@ use crate::supervisor_socket::{Client, Later, Process, Reply, Request, say_later
 /// When no mesh runs here or the command cannot be started.
 pub(crate) fn run(place: &Place, args: RunArgs) -> anyhow::Result<ExitCode> {
     let Some((namespace, service_account)) = args.identity.split_once('/') else {
-        bail!(
-            "--as `{}`: it has the form NAMESPACE/SERVICEACCOUNT",
-            args.identity
-        );
+        return Err(Exit::error(
+            USAGE,
+            format!(
+                "--as `{}`: it has the form NAMESPACE/SERVICEACCOUNT",
+                args.identity
+            ),
+        ));
     };
     known(place, namespace, service_account)?;
     let write = args
@@ -129,6 +133,11 @@ fn carry(place: &Place, request: &Request) -> anyhow::Result<ExitCode> {
         .into_iter()
         .collect();
     signals.thread_block().context("block signals")?;
+    if terminal.is_some() {
+        SigSet::from(Signal::SIGWINCH)
+            .thread_block()
+            .context("block signals")?;
+    }
     let mut client = Client::send(place, request, &descriptors)?;
     let mut later = client.later()?;
     std::thread::spawn(move || {

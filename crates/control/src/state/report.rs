@@ -133,11 +133,17 @@ fn gateways(workloads: &[Workload]) -> Vec<GatewayStatus> {
         let status = gateways.entry(name).or_insert_with(|| GatewayStatus {
             name: name.clone(),
             addresses: Vec::new(),
+            listeners: Vec::new(),
             ready: false,
         });
         status
             .addresses
             .extend(workload.listen.iter().map(|listen| listen.address));
+        for listen in &workload.listen {
+            if !status.listeners.contains(listen) {
+                status.listeners.push(listen.clone());
+            }
+        }
         status.addresses.sort_unstable();
         status.addresses.dedup();
         status.ready |= workload.ready;

@@ -115,6 +115,20 @@ pub(crate) async fn send(
     headers: HeaderMap,
     body: Bytes,
 ) -> anyhow::Result<Answer> {
+    send_from(target, method, headers, body, &mut None).await
+}
+
+/// The same, and tells from which address, when a connection was made.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) async fn send_from(
+    target: &Target,
+    method: Method,
+    headers: HeaderMap,
+    body: Bytes,
+    local: &mut Option<std::net::SocketAddr>,
+) -> anyhow::Result<Answer> {
     let start = Instant::now();
     let host = target.host.trim_start_matches('[').trim_end_matches(']');
     let address = tokio::net::lookup_host((host, target.port))
@@ -126,6 +140,7 @@ pub(crate) async fn send(
         .await
         .with_context(|| format!("connect to {address} (`{}`)", target.host))?;
     stream.set_nodelay(true).ok();
+    *local = stream.local_addr().ok();
     let connected = start.elapsed();
     let mut answer = match target.scheme {
         Scheme::Tcp => lines(stream, body, false).await?,

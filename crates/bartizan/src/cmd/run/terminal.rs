@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use nix::pty::{OpenptyResult, openpty};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
 /// What the command still printed when it ended is waited for this long.
@@ -43,6 +44,14 @@ impl Terminal {
         cfmakeraw(&mut raw);
         tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw).context("set the terminal to raw")?;
         let keyboard = copy(&master)?;
+        let sized = copy(&master)?;
+        // Blocked by the caller in every thread, and taken here alone.
+        let resized = SigSet::from(Signal::SIGWINCH);
+        std::thread::spawn(move || {
+            while resized.wait().is_ok() {
+                resize(&sized);
+            }
+        });
         std::thread::spawn(move || copy_until_end(std::io::stdin(), std::fs::File::from(keyboard)));
         let (done, printed) = mpsc::channel();
         std::thread::spawn(move || {
@@ -77,6 +86,14 @@ fn copy_until_end(mut from: impl std::io::Read, mut to: impl std::io::Write) {
         if to.by_ref().write_all(bytes).and_then(|()| to.flush()).is_err() {
             return;
         }
+    }
+}
+
+#[expect(unsafe_code, reason = "nix has no call for a terminal's size")]
+fn resize(master: &OwnedFd) {
+    if let Some(size) = window() {
+        // SAFETY: TIOCSWINSZ reads one `winsize` from the pointer, which is valid and of that type for the whole call.
+        unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
     }
 }
 

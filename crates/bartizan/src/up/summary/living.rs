@@ -127,7 +127,10 @@ fn of_workload(before: Option<&WorkloadStatus>, now: &WorkloadStatus) -> Vec<Str
     } else if !now.ready {
         let message = now.message.as_deref();
         if was(|before| before.ready) {
-            say(format!("not ready: {}", message.unwrap_or("no reason is known yet")));
+            say(format!(
+                "not ready: {}",
+                message.unwrap_or("no reason is known yet")
+            ));
         } else if let Some(message) = message
             && before.and_then(|before| before.message.as_deref()) != Some(message)
         {

@@ -49,7 +49,7 @@ pub(super) fn commands(place: &Place, status: &Status, dump: Option<&DumpReply>)
 }
 
 /// The command with what it needs to find this mesh.
-pub(super) fn named(place: &Place) -> String {
+pub(crate) fn named(place: &Place) -> String {
     let mut name = "bartizan".to_owned();
     if place.mesh != "default" {
         name += &format!(" --mesh {}", place.mesh);

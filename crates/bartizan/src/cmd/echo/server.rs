@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited, StreamBody, combinators::BoxBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -56,7 +56,26 @@ pub(crate) async fn serve_http(
     connections.shutdown().await;
 }
 
+/// The answer; to HEAD its head alone, with the length that GET's would have (over HTTP/2 hyper would send the body).
 async fn answer(
+    request: Request<Incoming>,
+    behaviour: &Behaviour,
+    peer: std::net::SocketAddr,
+) -> Response<Body> {
+    let is_head = request.method() == Method::HEAD;
+    let mut response = whole_answer(request, behaviour, peer).await;
+    if is_head {
+        if let Some(length) = response.body().size_hint().exact() {
+            response
+                .headers_mut()
+                .insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        *response.body_mut() = Full::default().boxed();
+    }
+    response
+}
+
+async fn whole_answer(
     request: Request<Incoming>,
     behaviour: &Behaviour,
     peer: std::net::SocketAddr,

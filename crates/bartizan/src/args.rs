@@ -146,7 +146,7 @@ pub(crate) struct StatusArgs {
     /// How it looks
     #[arg(long, value_enum, default_value = "text")]
     pub(crate) output: Output,
-    /// Print what proxies are told instead: of one workload (NAMESPACE/NAME), or `all`
+    /// Print what proxies are told instead: of one workload (NAMESPACE/NAME, or a name that only one has), or `all`
     #[arg(long, value_name = "WORKLOAD")]
     pub(crate) dump: Option<String>,
     /// Wait until every workload is ready and every proxy serves the newest version

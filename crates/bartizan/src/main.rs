@@ -31,21 +31,22 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::parse();
-    let place = match place::Place::of(&arguments.mesh) {
-        Ok(place) => place,
-        Err(error) => return exit::failed(&exit::Exit::error(exit::USAGE, format!("{error:#}"))),
+    // Not every command needs a place, and so a home.
+    let place = || {
+        place::Place::of(&arguments.mesh)
+            .map_err(|error| exit::Exit::error(exit::USAGE, format!("{error:#}")))
     };
     let result = match arguments.command {
-        Command::Up(args) => up::run(&place, args),
-        Command::Down(args) => cmd::down::run(&place, &args),
-        Command::Status(args) => cmd::status::run(&place, &args),
-        Command::Logs(args) => cmd::logs::run(&place, &args),
-        Command::Run(args) => cmd::run::run(&place, args),
-        Command::Exec(args) => cmd::run::exec(&place, args),
-        Command::Call(args) => cmd::call::run(&place, &args),
+        Command::Up(args) => place().and_then(|place| up::run(&place, args)),
+        Command::Down(args) => place().and_then(|place| cmd::down::run(&place, &args)),
+        Command::Status(args) => place().and_then(|place| cmd::status::run(&place, &args)),
+        Command::Logs(args) => place().and_then(|place| cmd::logs::run(&place, &args)),
+        Command::Run(args) => place().and_then(|place| cmd::run::run(&place, args)),
+        Command::Exec(args) => place().and_then(|place| cmd::run::exec(&place, args)),
+        Command::Call(args) => place().and_then(|place| cmd::call::run(&place, &args)),
         Command::Check(args) => cmd::check::run(&args),
-        Command::Can(args) => cmd::can::run(&place, &args),
-        Command::Explain(args) => cmd::explain::run(&place, &args),
+        Command::Can(args) => cmd::can::run(place, &args),
+        Command::Explain(args) => place().and_then(|place| cmd::explain::run(&place, &args)),
         Command::Echo(args) => with_runtime(cmd::echo::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Proxy(args) => cmd::proxy::run(&args),
     };

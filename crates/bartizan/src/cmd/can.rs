@@ -19,10 +19,11 @@ use crate::{admin, with_runtime};
 ///
 /// # Errors
 /// When the caller or the callee is not known, or the folder has errors.
-pub(crate) fn run(place: &Place, args: &CanArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs) -> anyhow::Result<ExitCode> {
     let picture = if args.folder.is_empty() {
+        let place = place()?;
         place.must_run()?;
-        Picture::of_dump(&with_runtime(admin::dump(place, ""))?)?
+        Picture::of_dump(&with_runtime(admin::dump(&place, ""))?)?
     } else {
         Picture::of_folder(
             Folder::read(&args.folder, &args.documents)?,
@@ -115,11 +116,12 @@ pub(crate) fn headers(texts: &[String]) -> anyhow::Result<Vec<(String, String)>>
 }
 
 fn unknown_service(snapshot: &bartizan_mesh::Snapshot, name: &str) -> String {
-    let known: Vec<String> = snapshot
+    let mut known: Vec<String> = snapshot
         .services()
         .map(|service| format!("{}.{}", service.name.name, service.name.namespace))
-        .take(20)
         .collect();
+    known.sort_unstable();
+    known.truncate(20);
     let known = if known.is_empty() {
         "there is none".to_owned()
     } else {

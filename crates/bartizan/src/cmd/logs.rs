@@ -76,7 +76,7 @@ fn nothing(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
     };
     if let (Some(workload), true) = (&args.workload, place.is_occupied()) {
         let status = crate::with_runtime(crate::admin::status(place))?;
-        let containers: Vec<&str> = status
+        let mut containers: Vec<&str> = status
             .workloads
             .iter()
             .filter(|pod| fits(workload, pod.name.namespace.as_str(), pod.name.name.as_str()))
@@ -87,6 +87,8 @@ fn nothing(place: &Place, args: &LogsArgs) -> anyhow::Result<ExitCode> {
                     .chain(["proxy"])
             })
             .collect();
+        containers.sort_unstable();
+        containers.dedup();
         if containers.is_empty() {
             bail!("no workload `{workload}` runs and none has left a log; `bartizan status` lists them");
         }
@@ -148,7 +150,7 @@ fn files(place: &Place, args: &LogsArgs) -> anyhow::Result<Vec<LogFile>> {
 }
 
 /// `namespace/pod`, `pod`, or a controller's name in front of a replica's number.
-fn fits(workload: &str, namespace: &str, pod: &str) -> bool {
+pub(crate) fn fits(workload: &str, namespace: &str, pod: &str) -> bool {
     let name = match workload.split_once('/') {
         Some((wanted, name)) if wanted == namespace => name,
         Some(_) => return false,

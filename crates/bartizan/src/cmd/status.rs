@@ -25,8 +25,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 pub(crate) fn run(place: &Place, args: &StatusArgs) -> anyhow::Result<ExitCode> {
     place.must_run()?;
     if let Some(workload) = &args.dump {
-        let workload = if workload == "all" { "" } else { workload };
-        let dump = with_runtime(admin::dump(place, workload))?;
+        let workload = if workload == "all" {
+            String::new()
+        } else {
+            let status = with_runtime(admin::status(place))?;
+            let pod = status
+                .workloads
+                .iter()
+                .map(|pod| &pod.name)
+                .find(|name| super::logs::fits(workload, name.namespace.as_str(), name.name.as_str()));
+            match pod {
+                Some(pod) => pod.to_string(),
+                None => bail!("no workload `{workload}` is known; `bartizan status` lists them"),
+            }
+        };
+        let dump = with_runtime(admin::dump(place, &workload))?;
         let resources: serde_json::Map<String, Value> = dump
             .resources
             .iter()

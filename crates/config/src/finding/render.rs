@@ -81,12 +81,15 @@ pub fn render(finding: &Finding, paint: Paint) -> String {
     }
     for (word, text) in [("why", why), ("help", finding.help.as_deref())] {
         if let Some(text) = text {
-            let _ = writeln!(
-                out,
-                "{gutter} {} {word}: {}",
-                paint.wrap("1;34", "="),
-                visible(text)
-            );
+            // Lines after the first (a document to copy) stand below it.
+            for (number, line) in text.lines().enumerate() {
+                let line = visible(line);
+                let _ = if number == 0 {
+                    writeln!(out, "{gutter} {} {word}: {line}", paint.wrap("1;34", "="))
+                } else {
+                    writeln!(out, "{gutter}   {line}")
+                };
+            }
         }
     }
     out

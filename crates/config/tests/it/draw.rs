@@ -44,6 +44,17 @@ fn a_finding_is_drawn_with_its_line() {
 }
 
 #[test]
+fn a_document_to_copy_keeps_its_lines_and_other_control_characters_are_shown() {
+    let mut reading = policy(&POLICY.replace("principals: [\"*\"]", "principal: [\"*\"]"));
+    let finding = reading.findings.remove(0).help("say so:\n  kind: LocalRun\x07");
+    let drawn = render(&finding, Paint::Plain);
+    assert!(
+        drawn.ends_with("= help: say so:\n       kind: LocalRun\\u{7}\n"),
+        "{drawn}"
+    );
+}
+
+#[test]
 fn several_findings_are_summed_up() {
     let reading = policy(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  hostNetwork: true\n  nodeName: x\n  containers: [{name: c, image: i}]\n---\napiVersion: a/v1\nkind: B\n",

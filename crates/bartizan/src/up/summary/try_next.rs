@@ -42,6 +42,17 @@ pub(super) fn commands(place: &Place, status: &Status, dump: Option<&DumpReply>)
             call.caller, call.service, call.path
         ));
         commands.push(format!("{bartizan} run --as {} -- sh", call.caller));
+    } else if let Some(workload) = status
+        .workloads
+        .iter()
+        .find(|workload| workload.gateway.is_none())
+    {
+        // ns/NAMESPACE/sa/NAME behind the trust domain.
+        let principal = workload.identity.principal();
+        let mut parts = principal.split('/').skip(2);
+        if let (Some(namespace), Some(account)) = (parts.next(), parts.nth(1)) {
+            commands.push(format!("{bartizan} run --as {namespace}/{account} -- sh"));
+        }
     }
     commands.push(format!("{bartizan} status"));
     commands.push(format!("{bartizan} logs --access --follow"));

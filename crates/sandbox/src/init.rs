@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -481,6 +481,8 @@ fn prepare_scratch(scratch: &Path, binary: &Path) -> io::Result<PathBuf> {
     for directory in ["bin", "root", "pods"] {
         fs::create_dir(scratch.join(directory))?;
     }
+    // Containers see this directory, whoever they run as.
+    fs::set_permissions(scratch.join("bin"), fs::Permissions::from_mode(0o755))?;
     let place = scratch.join("bin/bartizan");
     fs::File::create(&place)?;
     sys::restrict_tree(

@@ -454,10 +454,13 @@ fn try_bind_entry(host: &Path, target: &Path) -> io::Result<()> {
     attach(&tree, target)
 }
 
+/// By its directory: a file that the host has replaced since (a rebuild, an upgrade) can be mounted no second time by itself.
 fn binary(scratch: &Path) -> io::Result<()> {
-    let place = Path::new(crate::CONTAINER_BINARY);
-    make_path(place, false)?;
-    attach(&read_only_tree(&on_host(&scratch.join("bin/bartizan")))?, place)
+    let place = Path::new(crate::CONTAINER_BINARY)
+        .parent()
+        .unwrap_or(Path::new("/"));
+    make_path(place, true)?;
+    attach(&read_only_tree(&on_host(&scratch.join("bin")))?, place)
 }
 
 /// The part of a volume that is wanted, found without following any symbolic link, as the application may have made some.

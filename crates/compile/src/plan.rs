@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use bartizan_config::kube::{self, PodTemplate};
 use bartizan_config::{Document, Finding, Resource, Severity};
-use bartizan_types::{Labels, Name, NamespacedName, PodRole, PodSpec, RestartPolicy, SpiffeId};
+use bartizan_types::{Labels, Name, NamespacedName, PodRole, PodSpec, RestartPolicy, SpiffeId, VolumeSource};
 
 pub(crate) use local_run::LocalRuns;
 pub(crate) use rollout::runnable;
@@ -305,11 +305,18 @@ impl Replica<'_> {
 }
 
 /// The pod with the hash of its contents. A pod with another hash than the plan's is replaced: everything counts, also
-/// the contents of ConfigMaps and Secrets that it was given.
+/// what its environment took from ConfigMaps and Secrets. Only the files of volumes do not: those change while it runs, as
+/// in Kubernetes.
 pub(crate) fn sealed(mut spec: PodSpec) -> PodSpec {
     spec.template_hash = String::new();
+    let mut counted = spec.clone();
+    for volume in &mut counted.volumes {
+        if let VolumeSource::Files(files) = &mut volume.source {
+            files.clear();
+        }
+    }
     // INVARIANT: a pod is plain data, which always has a JSON form; the empty text would only replace pods too often.
-    let text = serde_json::to_vec(&spec).unwrap_or_default();
+    let text = serde_json::to_vec(&counted).unwrap_or_default();
     spec.template_hash = format!("{:032x}", fnv1a_128(&text));
     spec
 }

@@ -152,6 +152,27 @@ fn what_a_pod_was_given_replaces_it() {
     }
 }
 
+#[test]
+fn files_of_a_volume_change_without_replacing_the_pod() {
+    let folder = FOLDER.replace(
+        "envFrom: [{ configMapRef: { name: settings } }] }",
+        "volumeMounts: [{ name: settings, mountPath: /etc/settings }] }\n      volumes: [{ name: settings, configMap: { name: settings } }]",
+    );
+    let mut world = world();
+    world.set_documents(documents(&folder)).expect("right");
+    let before = world.plan();
+    let update = world
+        .set_documents(documents(&folder.replace("info", "debug")))
+        .expect("right");
+    assert!(update.plan_changed);
+    let after = world.plan();
+    assert_eq!(after.len(), 2);
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before.template_hash, after.template_hash);
+        assert_ne!(before.volumes, after.volumes);
+    }
+}
+
 fn report(spec: &PodSpec, ready: bool) -> PodReport {
     PodReport {
         spec: spec.clone(),

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bartizan_types::{NamespacedName, PodSpec};
+use bartizan_types::{NamespacedName, PodSpec, VolumeSource};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -276,7 +276,14 @@ impl Task {
                     self.gone(task).await;
                 }
                 Some(_) = self.executions.join_next(), if !self.executions.is_empty() => {}
-                order = orders.recv() => self.carry_out(order.unwrap_or(Order::End)),
+                order = orders.recv() => {
+                    let order = order.unwrap_or(Order::End);
+                    let is_plan = matches!(order, Order::Plan(_));
+                    self.carry_out(order);
+                    if is_plan {
+                        self.refresh_volumes().await;
+                    }
+                }
             }
         }
     }
@@ -346,6 +353,38 @@ impl Task {
             .collect();
         for pod in new {
             self.start(pod, false);
+        }
+    }
+
+    /// Gives pods that stay the files that the plan has for them now. Where that does not work the pod is replaced.
+    async fn refresh_volumes(&mut self) {
+        for (name, held) in &mut self.pods {
+            let Some(planned) = self.planned.get(name).filter(|planned| {
+                !held.extra
+                    && planned.template_hash == held.spec.template_hash
+                    && planned.volumes != held.spec.volumes
+            }) else {
+                continue;
+            };
+            let mut written = Ok(());
+            for volume in planned
+                .volumes
+                .iter()
+                .filter(|volume| !held.spec.volumes.contains(volume))
+            {
+                if let VolumeSource::Files(files) = &volume.source {
+                    let files = pod::files(files);
+                    let (pod, volume) = (name.to_string(), volume.name.as_str());
+                    written = written.and(self.shared.sandbox.write_volume(&pod, volume, files).await);
+                }
+            }
+            match written {
+                Ok(()) => held.spec.volumes.clone_from(&planned.volumes),
+                Err(error) => {
+                    tracing::warn!(pod = %name, %error, "change the files of a volume; the pod is replaced");
+                    held.end.send_replace(true);
+                }
+            }
         }
     }
 

@@ -211,11 +211,13 @@ fn a_pod_has_what_its_documents_say() {
     assert!(resolver.contains("ndots:5"), "{resolver}");
     let hosts = inside(&mesh, "lab/store-0", "server", "cat /etc/hosts");
     assert!(hosts.contains("127.0.0.1\tlocalhost"), "{hosts}");
-    // A ConfigMap's file changes while the program runs.
+    // A ConfigMap's file changes while the program runs, and the program goes on.
+    inside(&mesh, "lab/many", "one", "echo kept > /tmp/kept");
     mesh.edit_document("pods.yaml", "level = debug", "level = quiet");
     eventually("the file says so", Duration::from_secs(5), || {
         inside(&mesh, "lab/many", "one", "cat /etc/settings/app.conf") == "level = quiet\n"
     });
+    assert_eq!(inside(&mesh, "lab/many", "one", "cat /tmp/kept"), "kept\n");
 }
 
 #[test]

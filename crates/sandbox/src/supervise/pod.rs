@@ -127,6 +127,18 @@ pub(super) async fn live(
     }
 }
 
+/// The files of a plan's volume, as the sandbox takes them.
+pub(super) fn files(planned: &[bartizan_types::VolumeFile]) -> Vec<VolumeFile> {
+    planned
+        .iter()
+        .map(|file| VolumeFile {
+            path: file.path.clone(),
+            mode: file.mode,
+            content: file.content.clone(),
+        })
+        .collect()
+}
+
 async fn make(shared: &Shared, spec: &PodSpec, address: Ipv4Addr) -> Result<Kept, crate::SandboxError> {
     let volumes = spec
         .volumes
@@ -135,16 +147,7 @@ async fn make(shared: &Shared, spec: &PodSpec, address: Ipv4Addr) -> Result<Kept
             name: volume.name.as_str().to_owned(),
             content: match &volume.source {
                 VolumeSource::Empty => VolumeContent::Empty { size_bytes: None },
-                VolumeSource::Files(files) => VolumeContent::Files(
-                    files
-                        .iter()
-                        .map(|file| VolumeFile {
-                            path: file.path.clone(),
-                            mode: file.mode,
-                            content: file.content.clone(),
-                        })
-                        .collect(),
-                ),
+                VolumeSource::Files(planned) => VolumeContent::Files(files(planned)),
             },
         })
         .collect();

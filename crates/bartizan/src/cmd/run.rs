@@ -17,6 +17,12 @@ use crate::exit::{Exit, USAGE};
 use crate::place::Place;
 use crate::supervisor_socket::{Client, Later, Process, Reply, Request, say_later};
 
+/// How many characters fit in a line, where standard output is a terminal.
+pub(crate) fn terminal_width() -> Option<usize> {
+    let size = terminal::window()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
 /// Runs a command under an identity.
 ///
 /// # Errors

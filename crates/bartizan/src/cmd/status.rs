@@ -160,10 +160,37 @@ pub(crate) fn workloads(status: &Status) -> String {
             ]
         })
         .collect();
-    table(
+    fitting(
         &["WORKLOAD", "IDENTITY", "ADDRESS", "STATE", "MTLS", "VERSION"],
         &rows,
+        super::run::terminal_width(),
     )
+}
+
+/// A table; where the terminal is too narrow for it, the second column stands below each row.
+fn fitting(head: &[&str], rows: &[Vec<String>], width: Option<usize>) -> String {
+    let whole = table(head, rows);
+    if width.is_none_or(|width| whole.lines().all(|line| line.chars().count() <= width)) {
+        return whole;
+    }
+    let but_second = |cells: &[String]| -> Vec<String> {
+        let kept = cells.iter().enumerate().filter(|(column, _)| *column != 1);
+        kept.map(|(_, cell)| cell.clone()).collect()
+    };
+    let head: Vec<&str> = head
+        .iter()
+        .enumerate()
+        .filter_map(|(column, cell)| (column != 1).then_some(*cell))
+        .collect();
+    let narrow: Vec<Vec<String>> = rows.iter().map(|row| but_second(row)).collect();
+    let narrow = table(&head, &narrow);
+    let mut lines = narrow.lines();
+    let mut out = format!("{}\n", lines.next().unwrap_or_default());
+    for (line, row) in lines.zip(rows) {
+        let below = row.get(1).map(String::as_str).unwrap_or_default();
+        out += &format!("{line}\n  {below}\n");
+    }
+    out
 }
 
 /// The mode, and ports whose mode differs: `STRICT, 9000 PERMISSIVE`.
@@ -242,4 +269,24 @@ fn drawn(status: &Status) -> String {
         out += &format!("\n{}", finding.text);
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_narrow_terminal_gets_the_second_column_below() {
+        let rows = [vec![
+            "shop/cart-0".to_owned(),
+            "cluster.local/ns/shop/sa/cart".to_owned(),
+            "ready".to_owned(),
+        ]];
+        let head = ["WORKLOAD", "IDENTITY", "STATE"];
+        let whole = super::fitting(&head, &rows, Some(80));
+        assert_eq!(whole, super::fitting(&head, &rows, None));
+        assert_eq!(whole.lines().count(), 2);
+        assert_eq!(
+            super::fitting(&head, &rows, Some(40)),
+            "WORKLOAD     STATE\nshop/cart-0  ready\n  cluster.local/ns/shop/sa/cart\n"
+        );
+    }
 }

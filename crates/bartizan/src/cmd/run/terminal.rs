@@ -98,7 +98,7 @@ fn resize(master: &OwnedFd) {
 }
 
 #[expect(unsafe_code, reason = "nix has no call for a terminal's size")]
-fn window() -> Option<nix::pty::Winsize> {
+pub(super) fn window() -> Option<nix::pty::Winsize> {
     let mut size = nix::pty::Winsize {
         ws_row: 0,
         ws_col: 0,

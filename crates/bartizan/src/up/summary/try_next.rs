@@ -61,7 +61,7 @@ pub(super) fn commands(place: &Place, status: &Status, dump: Option<&DumpReply>)
 
 /// The command with what it needs to find this mesh.
 pub(crate) fn named(place: &Place) -> String {
-    let mut name = "bartizan".to_owned();
+    let mut name = program();
     if place.mesh != "default" {
         name += &format!(" --mesh {}", place.mesh);
     }
@@ -69,6 +69,30 @@ pub(crate) fn named(place: &Place) -> String {
         name += &format!(" --state {}", place.state.display());
     }
     name
+}
+
+/// `bartizan` where that is found and is this program, else the path of its file.
+fn program() -> String {
+    let plain = "bartizan".to_owned();
+    let Ok(file) = std::env::current_exe() else {
+        return plain;
+    };
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path)
+            .map(|folder| folder.join(&plain))
+            .find(|file| file.is_file())
+            .and_then(|found| found.canonicalize().ok())
+            .is_some_and(|found| found == file)
+    });
+    if found {
+        return plain;
+    }
+    let here = std::env::current_dir().ok();
+    let short = here.as_ref().and_then(|here| file.strip_prefix(here).ok());
+    match short {
+        Some(short) => format!("./{}", short.display()),
+        None => file.display().to_string(),
+    }
 }
 
 #[derive(Default)]

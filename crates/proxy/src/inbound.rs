@@ -37,10 +37,15 @@ pub(crate) async fn establish(
     app: App,
 ) -> Option<Established> {
     let port = Port::new(u32::from(local.port())).ok()?;
-    let door = Door::Inbound { port, app };
     let engine = worker.engine();
+    let view = engine.snapshot().view(&worker.shared.workload);
+    let is_named = view.is_some_and(|view| view.inbound_port(port).is_some());
+    let door = Door::Inbound {
+        port,
+        app: behind(app, port, is_named),
+    };
     let plain = |peer| Connection::new(worker, door.clone(), peer, remote, local, None);
-    let Some(view) = engine.snapshot().view(&worker.shared.workload) else {
+    let Some(view) = view else {
         plain(Peer::Plaintext).log_refused(ResponseFlags::NR, "no_configuration");
         let _ = reset_on_drop(&tcp);
         return None;
@@ -183,10 +188,34 @@ async fn find_out(
     })
 }
 
+/// Where the application of a port is. What listens on the pod's loopback alone is for the network only where some document
+/// names its port: without one it is what an application keeps for itself, such as a debugger.
+fn behind(app: App, port: Port, is_named: bool) -> App {
+    match app {
+        App::Pod(own) if !is_named => App::At(SocketAddr::new(own, port.get())),
+        App::Pod(_) | App::At(_) => app,
+    }
+}
+
 fn first_bytes(sniffed: &Sniffed) -> FirstBytes {
     match sniffed {
         Sniffed::Tls(hello) if hello.alpn.iter().any(|name| is_mesh_alpn(name)) => FirstBytes::MeshTls,
         Sniffed::Tls(_) => FirstBytes::OtherTls,
         Sniffed::NeedMore | Sniffed::Http2Preface | Sniffed::Http1 | Sniffed::Other => FirstBytes::Plaintext,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loopback_is_for_the_network_only_where_a_document_names_the_port() {
+        let (own, port) = ("10.66.0.9".parse().unwrap(), Port::new(9229).unwrap());
+        assert!(matches!(behind(App::Pod(own), port, true), App::Pod(at) if at == own));
+        let there = "10.66.0.9:9229".parse().unwrap();
+        assert!(matches!(behind(App::Pod(own), port, false), App::At(at) if at == there));
+        let elsewhere = "127.0.0.1:1".parse().unwrap();
+        assert!(matches!(behind(App::At(elsewhere), port, false), App::At(at) if at == elsewhere));
     }
 }

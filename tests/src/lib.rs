@@ -270,9 +270,13 @@ impl Mesh {
             command.arg(program);
             command
         };
-        // The bridge itself has no address: whoever stands on the wire takes one.
-        let mut address = enter("ip");
-        address.args(["address", "replace", "10.66.250.1/16", "dev", "mesh0"]);
+        // The bridge itself has no address: whoever stands on the wire takes one. Its link address must be a fixed one, for
+        // it changes with the ports otherwise.
+        let mut address = enter("sh");
+        address.args([
+            "-c",
+            "ip link set mesh0 address 02:00:00:00:00:fe && ip address replace 10.66.250.1/16 dev mesh0",
+        ]);
         let ended = run(address, Duration::from_secs(10));
         assert_eq!(ended.code, 0, "{}", ended.stderr);
         enter(program)

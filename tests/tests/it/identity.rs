@@ -472,3 +472,127 @@ fn the_authority_is_kept_with_strict_modes_and_no_key_of_a_proxy_is_on_disk() {
         200
     );
 }
+
+/// Stands where a replica was, with its address, and answers TLS with this certificate until it is dropped.
+struct Impostor {
+    child: std::process::Child,
+}
+
+impl Impostor {
+    fn of(mesh: &Mesh, name: &str, forged: &Forged) -> Self {
+        let address = address_of(mesh, name);
+        // The number of the pod's cable at the bridge is in the name of its other end: `eth0@if7`.
+        let proxy = mesh.proxy_of("lab", name).to_string();
+        let mut links = mesh.on_the_wire("true");
+        links = {
+            let mut command = Command::new(links.get_program());
+            command.args(["--target", &proxy, "--net"]);
+            command.args(
+                links
+                    .get_args()
+                    .filter(|argument| *argument == "--user" || *argument == "--preserve-credentials"),
+            );
+            command.args(["ip", "-o", "link"]);
+            command
+        };
+        let links = run(links, Duration::from_secs(5)).stdout;
+        let number = links
+            .split("@if")
+            .nth(1)
+            .unwrap()
+            .split(':')
+            .next()
+            .unwrap()
+            .to_owned();
+        let mut cut = mesh.on_the_wire("sh");
+        cut.args([
+            "-c",
+            &format!(
+                "set -e; cable=$(ip -o link | sed -n 's/^{number}: \\([^@]*\\)@.*/\\1/p'); ip link set \"$cable\" down; ip address replace {address}/16 dev mesh0"
+            ),
+        ]);
+        let ended = run(cut, Duration::from_secs(5));
+        assert_eq!(ended.code, 0, "{links}{ended:?}");
+        let mut serve = mesh.on_the_wire("openssl");
+        serve.args([
+            "s_server",
+            "-accept",
+            &format!("{address}:8080"),
+            "-alpn",
+            "istio-http/1.1",
+            "-www",
+            "-quiet",
+            "-cert",
+            &text(&forged.chain),
+            "-cert_chain",
+            &text(&forged.chain),
+            "-key",
+            &text(&forged.key),
+        ]);
+        let child = serve
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child }
+    }
+}
+
+impl Drop for Impostor {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_server_with_another_identity_is_not_believed() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (foreign, foreign_key) = foreign_authority(folder);
+    // Every replica has its identity from the same authority: the right to be `stranger` is none to answer for `slow`.
+    for reason in ["wrong_identity", "untrusted_chain"] {
+        let mesh = Mesh::up(&Start::scene("lab"));
+        let intermediate = mesh.state().join("ca/intermediate.pem");
+        let forged = if reason == "wrong_identity" {
+            forge(
+                folder,
+                reason,
+                &format!("{TRUST_DOMAIN}/ns/lab/sa/stranger"),
+                &Signer::Authority(&intermediate, &intermediate),
+                "1",
+            )
+        } else {
+            forge(
+                folder,
+                reason,
+                &format!("{TRUST_DOMAIN}/ns/lab/sa/slow"),
+                &Signer::Authority(&foreign, &foreign_key),
+                "1",
+            )
+        };
+        let _impostor = Impostor::of(&mesh, "slow-0", &forged);
+        let gateway = mesh.gateway();
+        let labels = [("side", "client"), ("reason", reason)];
+        eventually(&format!("{reason} is counted"), Duration::from_secs(12), || {
+            let answer = bartizan_tests::http::get(&gateway, "/slow/1", &[]).unwrap();
+            assert_ne!(answer.status, 200, "an impostor was believed: {answer:?}");
+            metric(
+                &mesh.metrics("lab", "edge-bartizan-0"),
+                "bartizan_tls_refused_total",
+                &labels,
+            ) >= 1.0
+        });
+        eventually(&format!("{reason} is logged"), Duration::from_secs(3), || {
+            mesh.access_log().iter().any(|line| {
+                line["path"] == "/slow/1"
+                    && line["response_code"] == 503
+                    && line["response_flags"]
+                        .as_str()
+                        .is_some_and(|flags| flags.contains("UF"))
+                    && !line["upstream_transport_failure_reason"].is_null()
+            })
+        });
+    }
+}

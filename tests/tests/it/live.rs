@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::fd::AsFd as _;
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use bartizan_tests::http::{Client, get};
 use bartizan_tests::load::{Load, LoadPlan};
 use bartizan_tests::{Mesh, Start, eventually};
+use nix::poll::{PollFd, PollFlags, poll};
 
 /// What "within a second" allows; the machine may be busy with other tests.
 const SOON: Duration = Duration::from_secs(1);
@@ -200,7 +202,14 @@ impl Inside {
         }
     }
 
+    /// The next line; nothing for ten seconds is the end of the test, and of the process.
     fn line(&mut self) -> String {
+        let out = self.read.get_ref().as_fd();
+        let mut ready = [PollFd::new(out, PollFlags::POLLIN)];
+        if self.read.buffer().is_empty() && poll(&mut ready, 10_000_u16) != Ok(1) {
+            self.child.kill().ok();
+            panic!("nothing is said");
+        }
         let mut line = String::new();
         self.read.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
@@ -574,4 +583,86 @@ spec:
     });
     mesh.settle();
     assert_eq!(client.request("GET", "/web/x", &[], b"").unwrap().status, 200);
+}
+
+#[test]
+fn plain_text_is_closed_when_a_port_becomes_strict() {
+    let mesh = Mesh::up(&Start::scene("lab"));
+    mesh.write_document(
+        "permissive.yaml",
+        r#"apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata:
+  name: web
+  namespace: lab
+spec:
+  selector:
+    matchLabels:
+      app: web
+  mtls:
+    mode: STRICT
+  portLevelMtls:
+    7000:
+      mode: PERMISSIVE
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata:
+  name: web-lines-for-all
+  namespace: lab
+spec:
+  selector:
+    matchLabels:
+      app: web
+  action: ALLOW
+  rules:
+    - to:
+        - operation:
+            ports: ["7000"]
+"#,
+    );
+    let address = mesh.workload("lab", "web-0")["address"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let script = LINES.replace("\"web\"", &format!("\"{address}\""));
+    let plain = || {
+        let mut child = mesh
+            .on_the_wire("/usr/bin/python3")
+            .args(["-u", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        Inside {
+            write: child.stdin.take().unwrap(),
+            read: BufReader::new(child.stdout.take().unwrap()),
+            child,
+        }
+    };
+    let mut open = None;
+    eventually("plain text is taken", Duration::from_secs(3), || {
+        let mut one = plain();
+        one.say("hello");
+        let is_taken = one.line() == "web: hello";
+        open = Some(one);
+        is_taken
+    });
+    let mut caller = Inside::python(&mesh, "lab/caller", LINES);
+    caller.say("hello");
+    assert_eq!(caller.line(), "web: hello");
+    mesh.edit_document("permissive.yaml", "mode: PERMISSIVE", "mode: STRICT");
+    let start = Instant::now();
+    let mut open = open.unwrap();
+    assert_eq!(open.line(), "reset", "{}", mesh.last_words());
+    eprintln!("closed after {:?}", start.elapsed());
+    assert!(start.elapsed() < SOON);
+    caller.say("again");
+    assert_eq!(caller.line(), "web: again");
+    let mut late = plain();
+    late.say("hello");
+    assert_eq!(late.line(), "reset");
+    open.end();
+    late.end();
+    caller.end();
 }

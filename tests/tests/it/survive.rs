@@ -287,6 +287,18 @@ impl Try {
     }
 }
 
+impl Drop for Try {
+    /// Whatever a failed assertion has left running ends.
+    fn drop(&mut self) {
+        for state in ["state", "disk/state"] {
+            let state = self.folder.path().join(state);
+            if state.exists() {
+                run(self.command(&state, &["down"]), Duration::from_secs(30));
+            }
+        }
+    }
+}
+
 fn give(path: &Path) {
     if !nix::unistd::geteuid().is_root() {
         return;
@@ -656,4 +668,48 @@ fn what_programs_read_is_json() {
         "{}",
         called.stdout
     );
+}
+
+#[test]
+fn a_host_without_namespaces_is_told_which_setting_to_change() {
+    let attempt = Try::new();
+    let state = attempt.folder.path().join("state");
+    // A user namespace in which no other may be made, and a user in it without any privilege.
+    let script = r#"echo 0 > /proc/sys/user/max_user_namespaces || exit 99; exec setpriv --bounding-set -all --inh-caps -all "$@""#;
+    let bartizan = binary().display().to_string();
+    let (state_text, documents) = (
+        state.display().to_string(),
+        attempt.documents().display().to_string(),
+    );
+    let mut command = unprivileged(Privilege::None, Path::new("unshare"));
+    command
+        .args([
+            "--user",
+            "--map-user=1000",
+            "--map-group=1000",
+            "--keep-caps",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ])
+        .args([&bartizan, "--state", &state_text, "up", &documents])
+        .env("HOME", attempt.folder.path())
+        .current_dir(attempt.folder.path());
+    let ended = run(command, Duration::from_secs(30));
+    if ended.code == 99 {
+        skip(&format!(
+            "the number of user namespaces cannot be limited here: {}",
+            ended.stderr
+        ));
+        return;
+    }
+    assert_eq!(ended.code, 6, "{ended:?}");
+    assert!(
+        ended.stderr.contains("max_user_namespaces") && ended.stderr.contains("nothing was started"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(left_over(&state), Vec::<i32>::new());
+    assert_eq!(sockets(&state), 0);
 }

@@ -69,7 +69,12 @@ pub(crate) fn run(place: &Place, args: &ExplainArgs) -> anyhow::Result<ExitCode>
             }
             println!();
             match answer {
-                Ok((explanation, positions)) => print!("{}", drawn(&explanation, &positions)),
+                Ok((explanation, positions)) => {
+                    if explanation.allowed && judged.is_denied() {
+                        println!("since then something has changed; now it would be:");
+                    }
+                    print!("{}", drawn(&explanation, &positions));
+                }
                 Err(error) => println!("how it would be decided now cannot be told: {error:#}"),
             }
         }
@@ -125,7 +130,16 @@ fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)>
     if let Some(gateway) = gateway {
         // The host's address may stand for a listener with another port, and policies speak of the listener's.
         let status = with_runtime(admin::status(place))?;
-        port = listener_port(&status, &gateway, destination).unwrap_or(port);
+        port = listener_port(&status, &gateway, destination)
+            // Of an earlier run with another address: what its first listener would decide.
+            .or_else(|| {
+                picture
+                    .snapshot()
+                    .listeners_of(&gateway)
+                    .next()
+                    .map(|listener| listener.port)
+            })
+            .unwrap_or(port);
     } else if hop.text("reporter") == "source" {
         // A sidecar refuses at the caller's side what policy can never let through; the callee's policies say why.
         (callee, port) = picture.behind(destination).with_context(|| {

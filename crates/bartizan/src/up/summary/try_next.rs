@@ -71,7 +71,7 @@ pub(crate) fn named(place: &Place) -> String {
     name
 }
 
-/// `bartizan` where that is found and is this program, else the path of its file.
+/// `bartizan` where that is found and is this program, else the whole path of its file: it is copied to other terminals.
 fn program() -> String {
     let plain = "bartizan".to_owned();
     let Ok(file) = std::env::current_exe() else {
@@ -87,12 +87,7 @@ fn program() -> String {
     if found {
         return plain;
     }
-    let here = std::env::current_dir().ok();
-    let short = here.as_ref().and_then(|here| file.strip_prefix(here).ok());
-    match short {
-        Some(short) => format!("./{}", short.display()),
-        None => file.display().to_string(),
-    }
+    file.display().to_string()
 }
 
 #[derive(Default)]

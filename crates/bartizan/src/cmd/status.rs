@@ -149,10 +149,7 @@ pub(crate) fn workloads(status: &Status) -> String {
                     .address
                     .map(|address| address.to_string())
                     .unwrap_or_default(),
-                match &workload.message {
-                    Some(message) if !workload.ready => format!("{}: {message}", state(status, workload)),
-                    _ => state(status, workload),
-                },
+                state(status, workload),
                 mtls(workload),
                 proxy
                     .and_then(|proxy| proxy.acknowledged)
@@ -160,11 +157,21 @@ pub(crate) fn workloads(status: &Status) -> String {
             ]
         })
         .collect();
-    fitting(
+    let mut out = fitting(
         &["WORKLOAD", "IDENTITY", "ADDRESS", "STATE", "MTLS", "VERSION"],
         &rows,
         super::run::terminal_width(),
-    )
+    );
+    let why = status
+        .workloads
+        .iter()
+        .filter(|workload| !workload.ready)
+        .filter_map(|workload| Some(format!("  {}: {}\n", workload.name, workload.message.as_ref()?)));
+    let why: String = why.collect();
+    if !why.is_empty() {
+        out += &format!("\nnot ready:\n{why}");
+    }
+    out
 }
 
 /// A table; where the terminal is too narrow for it, the second column stands below each row.

@@ -49,7 +49,8 @@ pub(super) fn run(place: &Place, args: &UpArgs, started: Instant) -> anyhow::Res
     match up {
         Some(Ok(())) => return Ok(ExitCode::SUCCESS),
         Some(Err(missing)) => bail!(
-            "{missing}\nthe mesh goes on in the background: `bartizan status` tells how it is, `bartizan down` ends it"
+            "{missing}\nthe mesh goes on in the background: `{program} status` tells how it is, `{program} down` ends it",
+            program = summary::named(place)
         ),
         None => {}
     }

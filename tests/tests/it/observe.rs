@@ -207,7 +207,14 @@ fn every_request_is_counted_once_on_each_side() {
     assert_eq!(page.status, 200);
     assert!(page.text().contains("web-0"), "{}", page.text());
 
-    // The access log has a line for each, on each side, under one id.
+    // The access log has a line for each, on each side, under one id. Proxies write it ten times a second.
+    eventually("the last line is written", Duration::from_secs(2), || {
+        mesh.access_log()
+            .iter()
+            .filter(|line| line["path"] == "/nowhere")
+            .count()
+            >= 25
+    });
     let lines = mesh.access_log();
     let of = |reporter: &str, path: &str| {
         lines

@@ -713,3 +713,88 @@ fn a_host_without_namespaces_is_told_which_setting_to_change() {
     assert_eq!(left_over(&state), Vec::<i32>::new());
     assert_eq!(sockets(&state), 0);
 }
+
+#[test]
+fn proxies_are_killed_under_load_and_only_what_was_in_them_is_lost() {
+    let mesh = Mesh::up(&Start::scene("lab"));
+    let load = Load::start(&LoadPlan::new(&mesh.gateway(), &["/web/x", "/front/x"]));
+    load.more(100);
+    let victims = ["web-0", "front-0", "web-1", "edge-bartizan-0", "web-0"];
+    for (round, name) in victims.into_iter().enumerate() {
+        let old = mesh.proxy_of("lab", name);
+        kill(old, Signal::SIGKILL);
+        gone(old);
+        load.more(100);
+        eventually("the restart is reported", Duration::from_secs(5), || {
+            let restarts = mesh.workload("lab", name)["proxyRestarts"].as_u64().unwrap();
+            restarts == if round == 4 { 2 } else { 1 }
+        });
+        mesh.settle();
+    }
+    let outcome = load.finish();
+    eprintln!(
+        "{} answered, {} lost, {} stale: {:?}",
+        outcome.answered, outcome.failed, outcome.stale, outcome.failures
+    );
+    // Four connections with a request each, over two hops.
+    assert!(
+        outcome.failed <= 4 * 5,
+        "{:?}\n{}",
+        outcome.failures,
+        mesh.last_words()
+    );
+    for failure in &outcome.failures {
+        let is_cut = failure
+            .reason
+            .contains("upstream closed the connection before it answered")
+            || failure.reason.contains("connection closed before")
+            || failure.reason.contains("connection error")
+            || failure.reason.contains("502")
+            || failure.reason.contains("connection: ");
+        assert!(is_cut, "{failure:?}");
+    }
+}
+
+#[test]
+fn certificates_that_ended_while_the_authority_was_away_are_replaced() {
+    let mesh = Mesh::up(&Start::scene("lab").with(&["--svid-ttl", "10s"]));
+    let gateway = mesh.gateway();
+    assert_eq!(get(&gateway, "/front/x", &[]).unwrap().status, 200);
+    let control = mesh.control_plane();
+    kill(control, Signal::SIGSTOP);
+    let names = ["edge-bartizan-0", "front-0", "web-0", "web-1", "slow-0"];
+    let now = || {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.unwrap().as_secs_f64()
+    };
+    let ends = |name: &str| {
+        let metrics = mesh.metrics("lab", name);
+        metric(&metrics, "bartizan_certificate_expiry_timestamp_seconds", &[])
+    };
+    eventually("all certificates have ended", Duration::from_secs(20), || {
+        names
+            .iter()
+            .all(|name| ends(name) > 0.0 && ends(name) + 1.0 < now())
+    });
+    // What is open stays open. What is opened anew is refused: nobody believes an identity that has ended.
+    assert_eq!(get(&gateway, "/front/x", &[]).unwrap().status, 200);
+    let refused = get(&gateway, "/slow/1", &[]).unwrap();
+    assert_eq!(refused.status, 503, "{refused:?}");
+    let metrics = mesh.metrics("lab", "edge-bartizan-0");
+    assert!(
+        metric(&metrics, "bartizan_tls_refused_total", &[("reason", "expired")]) >= 1.0,
+        "{metrics}"
+    );
+    kill(control, Signal::SIGCONT);
+    let back = Instant::now();
+    for path in ["/web/x", "/slow/1", "/front/x"] {
+        eventually(
+            &format!("{path} is answered again"),
+            Duration::from_secs(15),
+            || get(&gateway, path, &[]).is_ok_and(|answer| answer.status == 200),
+        );
+    }
+    eprintln!("everything is answered again after {:?}", back.elapsed());
+    mesh.settle();
+    assert!(names.iter().all(|name| ends(name) > now()));
+}

@@ -1,5 +1,7 @@
-"""Answers slowly: GET /slow/N sends N lines, one each 50 ms; N = 0 never ends. Told to end, it finishes what is open."""
+"""Answers slowly: GET /slow/N sends N lines, one each 50 ms; N = 0 never ends. Told to end, it finishes what is open.
+GET /healthz says that it is not ready while /tmp/unready exists."""
 
+import os
 import signal
 import threading
 import time
@@ -11,7 +13,7 @@ class Slow(BaseHTTPRequestHandler):
 
     def do_GET(self):
         if self.path == "/healthz":
-            self.send_response(200)
+            self.send_response(503 if os.path.exists("/tmp/unready") else 200)
             self.send_header("content-length", "3")
             self.end_headers()
             self.wfile.write(b"ok\n")

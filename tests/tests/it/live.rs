@@ -666,3 +666,24 @@ spec:
     late.end();
     caller.end();
 }
+
+#[test]
+fn readiness_decides_who_is_called() {
+    let mesh = Mesh::up(&Start::scene("lab"));
+    let mut client = Client::connect(&mesh.gateway()).unwrap();
+    // The probe asks every second, and one failure counts.
+    let probed = Duration::from_secs(1) + SOON;
+    for _ in 0..3 {
+        assert_eq!(client.request("GET", "/slow/1", &[], b"").unwrap().status, 200);
+        let unready = mesh.bartizan(&["exec", "lab/slow-0", "--", "/usr/bin/touch", "/tmp/unready"]);
+        assert_eq!(unready.code, 0, "{unready:?}");
+        let went = until(&mut client, "/slow/1", 503, probed);
+        let answer = client.request("GET", "/slow/1", &[], b"").unwrap();
+        assert_eq!(answer.text(), "no healthy upstream");
+        assert_eq!(mesh.workload("lab", "slow-0")["ready"], false);
+        let ready = mesh.bartizan(&["exec", "lab/slow-0", "--", "/bin/rm", "/tmp/unready"]);
+        assert_eq!(ready.code, 0, "{ready:?}");
+        let came = until(&mut client, "/slow/1", 200, probed);
+        eprintln!("left out after {went:?}, called again after {came:?}");
+    }
+}

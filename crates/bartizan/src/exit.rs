@@ -37,7 +37,8 @@ impl Exit {
 
 /// Prints the error with its causes and gives its exit code.
 pub(crate) fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: {error:#}");
+    // Where standard error is a file on a full disk, the exit code still tells.
+    std::io::Write::write_all(&mut std::io::stderr(), format!("error: {error:#}\n").as_bytes()).ok();
     let code = error.downcast_ref::<Exit>().map_or(1, |exit| exit.code);
     ExitCode::from(code)
 }

@@ -142,6 +142,8 @@ pub(crate) fn log_to_stderr() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(false)
+        // On a full disk a line is lost; telling of it on standard error, a file there as well, would end the process.
+        .log_internal_errors(false)
         .init();
 }
 
@@ -161,6 +163,8 @@ pub(crate) fn log_to_file(path: &std::path::Path) -> anyhow::Result<()> {
         .with_env_filter(filter)
         .with_writer(file)
         .with_ansi(false)
+        // On a full disk a line is lost; telling of it on standard error, a file there as well, would end the process.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }

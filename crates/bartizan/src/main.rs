@@ -31,6 +31,17 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::parse();
+    if matches!(
+        arguments.command,
+        Command::Status(_)
+            | Command::Logs(_)
+            | Command::Check(_)
+            | Command::Can(_)
+            | Command::Explain(_)
+            | Command::Call(_)
+    ) {
+        signals::end_with_the_reader();
+    }
     // Not every command needs a place, and so a home.
     let place = || {
         place::Place::of(&arguments.mesh)

@@ -18,3 +18,17 @@ pub(crate) async fn ended() -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+/// Ends this process without a word when whoever reads its output has gone, as in `bartizan status | head`; for commands
+/// that only print.
+#[expect(unsafe_code, reason = "a signal's disposition is the process's own")]
+pub(crate) fn end_with_the_reader() {
+    // SAFETY: the default disposition runs no code of ours, and no other thread exists yet.
+    unsafe {
+        nix::sys::signal::signal(
+            nix::sys::signal::Signal::SIGPIPE,
+            nix::sys::signal::SigHandler::SigDfl,
+        )
+    }
+    .ok();
+}

@@ -198,3 +198,28 @@ fn what_needs_no_mesh_needs_no_home() {
         all(&ended)
     );
 }
+
+#[test]
+fn an_output_that_takes_nothing_is_no_crash() {
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(binary());
+    command
+        .args(["--state", "/nonexistent/place", "status"])
+        .stderr(full());
+    assert_eq!(command.status().unwrap().code(), Some(5));
+
+    // The reader is gone before a word is written, as with `| head`.
+    let mut command = std::process::Command::new(binary());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command
+        .args(["check", "examples/telemetry"])
+        .current_dir(repository())
+        .stdout(writer)
+        .stderr(std::process::Stdio::piped())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("panicked"), "{said}");
+    assert_eq!(output.status.code(), None, "{said}");
+}

@@ -55,8 +55,8 @@ pub(crate) async fn keep_control(
         tracing::warn!(%status, "the control plane ended; it is started again");
         if is_hopeless {
             bail!(
-                "the control plane does not stay up ({status}); its last words are in {}",
-                log.display()
+                "the control plane does not stay up ({status}): {}",
+                last_words(&log)
             );
         }
         tokio::time::sleep(wait).await;
@@ -89,6 +89,17 @@ impl QuickEnds {
 /// Whoever is killed from outside has not failed.
 fn is_killed(signal: Option<i32>) -> bool {
     matches!(signal, Some(libc::SIGKILL | libc::SIGTERM | libc::SIGINT))
+}
+
+/// What a log ends with, and where it is.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let file = log.display();
+    match text.lines().rev().find(|line| !line.trim().is_empty()) {
+        Some(line) => format!("{} (more is in {file})", line.trim()),
+        None => format!("{file} does not say why; is its disk full?"),
+    }
 }
 
 fn spawn(
@@ -169,6 +180,15 @@ pub(crate) fn write_private(path: &Path, content: &[u8]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_words_are_told_or_that_there_are_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("control.log");
+        assert!(last_words(&log).ends_with("is its disk full?"));
+        std::fs::write(&log, "one\nwrite ca/root.key: no space\n\n").unwrap();
+        assert!(last_words(&log).starts_with("write ca/root.key: no space (more is in "));
+    }
 
     #[test]
     fn only_a_control_plane_that_never_lived_is_given_up() {

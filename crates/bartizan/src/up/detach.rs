@@ -56,7 +56,13 @@ pub(super) fn run(place: &Place, args: &UpArgs, started: Instant) -> anyhow::Res
     }
     let status = child.wait().context("wait for the mesh")?;
     let words = std::fs::read_to_string(&log_path).unwrap_or_default();
-    let words = words.trim().trim_start_matches("error: ").to_owned();
+    let mut words = words.trim().trim_start_matches("error: ").to_owned();
+    if words.is_empty() {
+        words = format!(
+            "the mesh ended ({status}) and {} does not say why: is its disk full? Without --detach it is said here",
+            log_path.display()
+        );
+    }
     match status.code().and_then(|code| u8::try_from(code).ok()) {
         Some(code) if code != 0 => Err(crate::exit::Exit::error(code, words)),
         _ => bail!("the mesh ended before it was up ({status}): {words}"),

@@ -13,6 +13,9 @@ use crate::exit::{Exit, NOT_RUNNING};
 /// A socket's path has at most 107 bytes; our longest file name below the run directory has 60.
 const LONGEST_RUN_DIRECTORY: usize = 46;
 
+/// A first start writes a tenth of it.
+const LEAST_SPACE: u64 = 4 * 1024 * 1024;
+
 /// The directories of one mesh.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
@@ -98,6 +101,7 @@ impl Place {
         ] {
             private_directory(directory)?;
         }
+        enough_space(&self.state)?;
         let path = self.state.join("lock");
         let file = OpenOptions::new()
             .create(true)
@@ -168,6 +172,22 @@ fn short_run_directory(state: &Path) -> PathBuf {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
     PathBuf::from(format!("/tmp/bartizan-{}-{hash:016x}", nix::unistd::geteuid()))
+}
+
+/// A mesh that cannot keep its CA, its versions and its logs from the first moment is not begun.
+fn enough_space(directory: &Path) -> anyhow::Result<()> {
+    let Ok(numbers) = nix::sys::statvfs::statvfs(directory) else {
+        return Ok(()); // what cannot be asked is tried
+    };
+    let free = numbers.blocks_available().saturating_mul(numbers.fragment_size());
+    if free < LEAST_SPACE {
+        bail!(
+            "only {} KiB are free in {}: its keys, versions and logs would not fit; free some space there, or keep the mesh's state elsewhere with --state DIR",
+            free / 1024,
+            directory.display()
+        );
+    }
+    Ok(())
 }
 
 /// Makes a directory that only we can enter; an existing one must be ours.

@@ -296,6 +296,12 @@ impl Drop for Try {
                 run(self.command(&state, &["down"]), Duration::from_secs(30));
             }
         }
+        let disk = self.folder.path().join("disk");
+        if disk.exists() {
+            let mut unmount = Command::new("umount");
+            unmount.arg("--quiet").arg(disk);
+            run(unmount, Duration::from_secs(5));
+        }
     }
 }
 
@@ -470,7 +476,11 @@ fn a_full_disk_is_said_and_does_not_stop_what_runs() {
     let full = attempt.up(&state, &[]);
     unmount();
     assert_eq!(full.code, 1, "{full:?}");
-    assert!(full.stderr.to_lowercase().contains("space"), "{}", full.stderr);
+    assert!(
+        full.stderr.contains("space") && full.stderr.contains("--state"),
+        "{}",
+        full.stderr
+    );
     assert_eq!(left_over(&state), Vec::<i32>::new());
 
     // Full while it runs: requests, changes and restarts go on; only what is kept on disk is not.

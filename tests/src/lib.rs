@@ -162,7 +162,7 @@ impl Mesh {
             .args(["--state", &self.state().display().to_string()])
             .args(arguments)
             .env("HOME", self.folder.path())
-            .current_dir(self.folder.path());
+            .current_dir(&self.documents);
         command
     }
 

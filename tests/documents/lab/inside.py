@@ -11,7 +11,7 @@ import struct
 import sys
 
 libc = ctypes.CDLL(None, use_errno=True)
-PATIENCE = 5
+PATIENCE = 2
 
 
 def call(name, *arguments):

@@ -539,35 +539,64 @@ fn a_pod_is_closed() {
 }
 
 #[test]
-fn a_program_run_from_anywhere_sees_no_state() {
+fn a_program_run_from_anywhere_starts_and_sees_no_state() {
     let mesh = Mesh::up(&documents("lab"));
     let state: PathBuf = mesh.state();
+    // A socket of an agent, in a directory that everybody shares.
+    let folder = tempfile::Builder::new().prefix("agent").tempdir().unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let socket = folder.path().join("agent.sock");
+    let _agent = UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let socket = socket.display().to_string();
+    assert_eq!(attempts_outside(&mesh, &[json!(["unix", socket])]), ["connected"]);
+    let script = std::fs::read_to_string(mesh.documents.join("inside.py")).unwrap();
+    let list = json!([
+        ["unix", socket],
+        ["listing", format!("{}/ca", state.display())],
+        ["read", format!("{}/run/admin.url", state.display())],
+        ["unix", format!("{}/run/control.sock", state.display())],
+    ])
+    .to_string();
     for place in [
         "/",
         "/tmp",
+        "/etc",
+        "/dev",
         state.parent().unwrap().to_str().unwrap(),
-        state.to_str().unwrap(),
     ] {
         let mut command = mesh.command(&[
             "run",
             "--as",
             "lab/client",
             "--",
-            "/bin/sh",
+            "/usr/bin/python3",
             "-c",
-            &format!("cat {0}/ca/* {0}/run/admin.url; ls {0}", state.display()),
+            &script,
+            &list,
         ]);
         command.current_dir(place);
-        let ended = bartizan_tests::run(command, Duration::from_mins(1));
+        let ended = bartizan_tests::run(command, Duration::from_secs(20));
+        assert!(ended.stderr.contains("is not shared"), "from {place}: {ended:?}");
+        let lines: Vec<&str> = ended.stdout.lines().collect();
+        assert_eq!(lines.len(), 4, "from {place}: {ended:?}");
         assert!(
-            !ended.stdout.contains("BEGIN") && !ended.stdout.contains("http://"),
-            "from {place}: {ended:?}"
-        );
-        assert!(
-            !ended.stdout.contains("admin.url") && !ended.stdout.contains("control.sock"),
+            lines.iter().all(|line| line.starts_with("\"refused ENOENT")),
             "from {place}: {ended:?}"
         );
     }
+    // A place that cannot be shared says so at once.
+    let mut command = mesh.command(&["run", "--as", "lab/client", "--", "/bin/true"]);
+    command.current_dir(&state);
+    let started = std::time::Instant::now();
+    let ended = bartizan_tests::run(command, Duration::from_secs(20));
+    assert_eq!(ended.code, 1, "{ended:?}");
+    assert!(ended.stderr.contains("state directory"), "{ended:?}");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
 }
 
 #[test]

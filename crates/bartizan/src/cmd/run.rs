@@ -7,6 +7,7 @@ mod terminal;
 
 use std::io::IsTerminal as _;
 use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
@@ -49,7 +50,11 @@ pub(crate) fn run(place: &Place, args: RunArgs) -> anyhow::Result<ExitCode> {
         service_account: service_account.to_owned(),
         labels: pairs("--label", &args.labels)?,
         write,
-        process: process(args.command, pairs("--env", &args.environment)?),
+        process: process(
+            args.command,
+            pairs("--env", &args.environment)?,
+            shared_directory(),
+        ),
     };
     carry(place, &request)
 }
@@ -87,12 +92,16 @@ pub(crate) fn exec(place: &Place, args: ExecArgs) -> anyhow::Result<ExitCode> {
     let request = Request::Exec {
         workload: args.workload,
         container: args.container,
-        process: process(args.command, Vec::new()),
+        process: process(args.command, Vec::new(), None),
     };
     carry(place, &request)
 }
 
-fn process(command: Vec<String>, mut environment: Vec<(String, String)>) -> Process {
+fn process(
+    command: Vec<String>,
+    mut environment: Vec<(String, String)>,
+    directory: Option<PathBuf>,
+) -> Process {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
     if let (true, Ok(term)) = (terminal, std::env::var("TERM")) {
         environment.push(("TERM".to_owned(), term));
@@ -100,9 +109,34 @@ fn process(command: Vec<String>, mut environment: Vec<(String, String)>) -> Proc
     Process {
         command,
         environment,
-        directory: std::env::current_dir().ok(),
+        directory,
         terminal,
     }
+}
+
+/// The working directory, where the workload may see it. A project's folder is what a person means to share; a home, a
+/// temporary directory or the whole system is not: there are keys, and sockets of agents and desktops.
+fn shared_directory() -> Option<PathBuf> {
+    let directory = std::env::current_dir().ok()?;
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    if is_narrow(&directory, home.as_deref()) {
+        return Some(directory);
+    }
+    eprintln!(
+        "note: `{}` is not shared with the workload; run it from a project's folder to share that",
+        directory.display()
+    );
+    None
+}
+
+fn is_narrow(directory: &Path, home: Option<&Path>) -> bool {
+    let shared_by_all = [
+        "/", "/home", "/media", "/mnt", "/opt", "/srv", "/tmp", "/usr", "/var", "/var/tmp",
+    ];
+    let of_the_system = ["/dev", "/etc", "/proc", "/root", "/run", "/sys", "/var/run"];
+    !shared_by_all.iter().any(|place| directory == Path::new(place))
+        && !of_the_system.iter().any(|place| directory.starts_with(place))
+        && !home.is_some_and(|home| home.starts_with(directory))
 }
 
 fn pairs(flag: &str, texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
@@ -170,4 +204,37 @@ fn carry(place: &Place, request: &Request) -> anyhow::Result<ExitCode> {
         carried.finish();
     }
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_projects_folder_is_shared_and_a_home_is_not() {
+        let narrow = |directory: &str| is_narrow(Path::new(directory), Some(Path::new("/home/ann")));
+        for shared in [
+            "/home/ann/shop",
+            "/src",
+            "/tmp/shop",
+            "/var/lib/shop",
+            "/home/ben/x",
+        ] {
+            assert!(narrow(shared), "{shared}");
+        }
+        for kept in [
+            "/",
+            "/home",
+            "/home/ann",
+            "/tmp",
+            "/var/tmp",
+            "/run/user/1000",
+            "/etc",
+            "/etc/ssl",
+            "/dev/shm",
+            "/proc/1",
+        ] {
+            assert!(!narrow(kept), "{kept}");
+        }
+    }
 }

@@ -162,12 +162,28 @@ async fn ready(supervisor: &Supervisor, spec: PodSpec) -> anyhow::Result<()> {
     let name = spec.name.clone();
     supervisor.run_extra(spec).await?;
     let mut state = supervisor.state();
-    let waited = state.wait_for(|state| state.pods.get(&name).is_some_and(|pod| pod.ready));
+    // The container of such a pod does nothing: when it cannot be started, it never can.
+    let cannot_start = |pod: &bartizan_types::PodReport| {
+        let message = pod.message.clone()?;
+        let (what, _) = message.split_once(", started again in ")?;
+        Some(what.trim_start_matches("container run: ").to_owned())
+    };
+    let waited = state.wait_for(|state| {
+        state
+            .pods
+            .get(&name)
+            .is_some_and(|pod| pod.ready || cannot_start(pod).is_some())
+    });
     match tokio::time::timeout(RUN_READY, waited).await {
-        Ok(result) => {
-            result?;
-            Ok(())
-        }
+        Ok(result) => match result?.pods.get(&name) {
+            Some(pod) if !pod.ready => {
+                bail!(
+                    "the workload cannot be started: {}",
+                    cannot_start(pod).unwrap_or_default()
+                )
+            }
+            _ => Ok(()),
+        },
         Err(_) => {
             let why = supervisor
                 .state()

@@ -26,7 +26,7 @@ pub use error::SandboxError;
 pub use init::sandbox_init_main;
 pub use probe::Problem;
 pub use spec::{
-    CONTAINER_BINARY, CONTAINER_HOME, CONTAINER_PATH, ContainerSpec, DNS_PORT, ExecSpec, ExitStatus, INBOUND_PORT,
-    MARK, MARK_SELF, OUTBOUND_PORT, Options, PodCounters, PodSockets, PodSpec, ProcessId, ProxySpec, Volume,
-    VolumeContent, VolumeFile, VolumeMount, hosts, resolv_conf,
+    CONTAINER_BINARY, CONTAINER_HOME, CONTAINER_PATH, ContainerSpec, DNS_PORT, ExecSpec, ExitStatus,
+    INBOUND_PORT, MARK, MARK_SELF, OUTBOUND_PORT, Options, PodCounters, PodSockets, PodSpec, ProcessId,
+    ProxySpec, Volume, VolumeContent, VolumeFile, VolumeMount, hosts, resolv_conf,
 };

@@ -467,7 +467,7 @@ fn what_does_not_become_ready_is_named_and_a_script_does_not_hang() {
     assert!(started.elapsed() < Duration::from_secs(10));
     assert_eq!(ended.code, 1, "{ended:?}");
     assert!(
-        ended.stderr.contains("lab/late") && ended.stderr.contains("bartizan down"),
+        ended.stderr.contains("lab/late") && ended.stderr.contains(" down` ends it"),
         "{ended:?}"
     );
     // It goes on, as it says.

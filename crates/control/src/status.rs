@@ -9,7 +9,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bartizan_config::finding::{Paint, render};
 use bartizan_config::{Finding, Severity};
 use bartizan_mesh::{MtlsMode, Profile, ServicePort};
-use bartizan_types::{ContainerReport, GatewayListen, NamespacedName, PodPhase, Port, SpiffeId, TrustDomain, Version};
+use bartizan_types::{
+    ContainerReport, GatewayListen, NamespacedName, PodPhase, Port, SpiffeId, TrustDomain, Version,
+};
 use serde::{Deserialize, Serialize};
 
 /// The control plane's view of the mesh at one moment.

@@ -1,4 +1,4 @@
-# bartizan pair: `bartizan proxy --static` on both sides. Arguments (comma-separated): l7 (default) or l4, rbac=N, services=N.
+# bartizan pair: `bartizan proxy --static` on both sides. Arguments (comma-separated): l7 (default) or l4, rbac=N, nolog.
 BARTIZAN=${BARTIZAN:-$HERE/../../target/release/bartizan}
 case ",$PEER_ARGS," in *,l4,*) PEER_CAPS="h1 grpc tcp" ;; esac
 peer_prepare() {

@@ -11,7 +11,7 @@ documents = [{
     "spec": {
         "identity": client_id if side == "client" else server_id,
         "certificate": f"{certs}/{side}.pem", "key": f"{certs}/{side}.key", "trustBundle": f"{certs}/ca.pem",
-        "workers": 1, "accessLog": f"{run}/{side}-access.log",
+        "workers": 1, **({} if "nolog" in opt else {"accessLog": f"{run}/{side}-access.log"}),
         **({"outbound": [{"listen": client_addr, "protocol": protocol, "endpoints": [{"address": server_addr, "identity": server_id}]}]}
            if side == "client" else {"inbound": [{"listen": server_addr, "protocol": protocol, "mtls": "STRICT", "to": origin_addr}]}),
     }}]

@@ -7,6 +7,7 @@
 mod addresses;
 mod back_off;
 mod container;
+mod declared;
 mod environment;
 mod exits;
 mod join;
@@ -33,6 +34,7 @@ pub use state::{State, Vouch};
 
 use crate::{Event, ExitStatus, Sandbox, SandboxError};
 use addresses::Addresses;
+use declared::Declared;
 use exits::Exits;
 use state::Publisher;
 
@@ -159,6 +161,7 @@ impl Supervisor {
             shared: Arc::new(Shared {
                 sandbox,
                 exits: Exits::default(),
+                declared: Declared::default(),
                 publisher,
                 options,
             }),
@@ -222,6 +225,7 @@ pub(crate) struct Shared {
     sandbox: Sandbox,
     exits: Exits,
     publisher: Publisher,
+    declared: Declared,
     options: SupervisorOptions,
 }
 

@@ -219,6 +219,10 @@ async fn start(shared: &Shared, place: &Place<'_>, log: &Log) -> Result<ProcessI
             source,
         })
     };
+    shared
+        .declared
+        .check(&place.container.read, &place.container.write)
+        .map_err(SandboxError::Refused)?;
     let variables = environment::variables(place.container, &place.pod.hostname, place.address);
     let user = place.container.run_as_user.unwrap_or(DEFAULT_USER);
     let spec = crate::ContainerSpec {

@@ -2,7 +2,7 @@
 //! only on loopback can be asked too.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bartizan_types::{Port, Probe, ProbeAction};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -26,35 +26,70 @@ pub(super) async fn ask_on(
     probe: &Probe,
     mut verdict: impl FnMut(Found) -> bool + Send,
 ) {
-    let (mut good, mut bad) = (0u32, 0u32);
-    let mut known: Option<bool> = None;
+    let mut tally = Tally::new(probe);
     tokio::time::sleep(Duration::from_secs(probe.initial_delay_seconds.into())).await;
     loop {
         let found = ask(shared, place, probe).await;
-        let reached = match &found {
-            Ok(()) => {
-                (good, bad) = (good.saturating_add(1), 0);
-                good >= probe.success_threshold
-            }
-            Err(_) => {
-                (good, bad) = (0, bad.saturating_add(1));
-                bad >= probe.failure_threshold
-            }
-        };
-        if reached && known != Some(found.is_ok()) {
-            known = Some(found.is_ok());
-            if !verdict(found) {
-                return;
+        if tally.note(found.is_ok(), Instant::now()).is_some() && !verdict(found) {
+            return;
+        }
+        tokio::time::sleep(tally.pause()).await;
+    }
+}
+
+/// What the answers say together (Kubernetes `successThreshold`, `failureThreshold`, `periodSeconds`).
+struct Tally {
+    period: Duration,
+    success_threshold: u32,
+    failure_threshold: u32,
+    good: u32,
+    bad: u32,
+    counted: Option<Instant>,
+    known: Option<bool>,
+}
+
+impl Tally {
+    fn new(probe: &Probe) -> Self {
+        Self {
+            period: Duration::from_secs(probe.period_seconds.max(1).into()),
+            success_threshold: probe.success_threshold.max(1),
+            failure_threshold: probe.failure_threshold.max(1),
+            good: 0,
+            bad: 0,
+            counted: None,
+            known: None,
+        }
+    }
+
+    /// Notes an answer; the verdict, when it is new. In a row of answers one in each period counts, however often is asked.
+    fn note(&mut self, good: bool, now: Instant) -> Option<bool> {
+        let in_a_row = if good { self.good } else { self.bad };
+        let due = self
+            .counted
+            .is_none_or(|counted| now.saturating_duration_since(counted) >= self.period);
+        if in_a_row == 0 || due {
+            self.counted = Some(now);
+            if good {
+                (self.good, self.bad) = (self.good.saturating_add(1), 0);
+            } else {
+                (self.good, self.bad) = (0, self.bad.saturating_add(1));
             }
         }
-        // While nothing is known yet, a second is too long: a newcomer waits for the first readiness of every service.
-        let period = Duration::from_secs(probe.period_seconds.max(1).into());
-        let pause = if known.is_none() {
-            period.min(Duration::from_millis(250))
+        let reached = if good {
+            self.good >= self.success_threshold
         } else {
-            period.min(Duration::from_secs(1).max(period))
+            self.bad >= self.failure_threshold
         };
-        tokio::time::sleep(pause).await;
+        (reached && self.known.replace(good) != Some(good)).then_some(good)
+    }
+
+    /// While nothing is known yet a whole period is too long: a newcomer waits for the first readiness of every service.
+    fn pause(&self) -> Duration {
+        if self.known.is_none() {
+            self.period.min(Duration::from_millis(250))
+        } else {
+            self.period
+        }
     }
 }
 
@@ -237,6 +272,28 @@ mod tests {
             "SSH-2.0 \\u{1b}[2J\\u{9b}31m"
         );
         assert_eq!(shown(&"x".repeat(20_000)).len(), 80);
+    }
+
+    #[test]
+    fn asking_more_often_than_the_period_does_not_make_a_verdict_come_earlier() {
+        let start = Instant::now();
+        let at = |millis: u64| start + Duration::from_millis(millis);
+        let mut tally = Tally {
+            period: Duration::from_secs(1),
+            success_threshold: 1,
+            failure_threshold: 3,
+            good: 0,
+            bad: 0,
+            counted: None,
+            known: None,
+        };
+        let noted: Vec<Option<bool>> = (0..10).map(|step| tally.note(false, at(step * 250))).collect();
+        let mut expected = vec![None; 8];
+        expected.extend([Some(false), None]);
+        assert_eq!(noted, expected);
+        assert_eq!(tally.note(true, at(2600)), Some(true));
+        assert_eq!(tally.note(true, at(3600)), None);
+        assert_eq!(tally.note(false, at(3700)), None);
     }
 
     #[test]

@@ -390,6 +390,10 @@ pub fn parse_request(head: &Bytes, limits: &Limits) -> Result<Parsed<RequestHead
     {
         return Err(ParseError::Host);
     }
+    if hop.expect_continue && version == Version::HTTP_10 {
+        // Ignored (RFC 9110 §10.1.1): sent on, it would ask the application for a 100 that this client cannot read.
+        headers.remove("expect");
+    }
     let target = read_target(head.slice_ref(target.as_bytes()), &method, &mut headers)?;
     if hop.chunked && version == Version::HTTP_10 {
         return Err(ParseError::TransferEncoding);

@@ -12,11 +12,21 @@ const COVERAGE: &str = "-Cpasses=sancov-module \
 -Cllvm-args=-sanitizer-coverage-trace-compares";
 /// Where everything is built and new inputs are kept; below `target`, so that nothing of it is checked in.
 const FOLDER: &str = "target/fuzz";
-const USAGE: &str = "cargo xtask fuzz [--seconds N] [TARGET…]";
+const USAGE: &str = "cargo xtask fuzz [--seconds N | --smoke] [TARGET…]";
+/// A smoke run tries the same inputs each time: from the seeds alone, with one random seed, at most this many. What it says
+/// is about the code, not about the machine; looking for what nobody knows is what a run by time is for.
+const SMOKE: [&str; 3] = ["-seed=1", "-runs=10000", "-max_total_time=20"];
+
+/// How long each target runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Length {
+    Seconds(u32),
+    Smoke,
+}
 
 /// Runs the targets named, or all, each for the time asked.
 pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
-    let (seconds, asked) = parse(arguments)?;
+    let (length, asked) = parse(arguments)?;
     let known = targets()?;
     if let Some(unknown) = asked.iter().find(|name| !known.contains(name)) {
         return Err(format!(
@@ -40,33 +50,45 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), String> {
         &[("CARGO_TARGET_DIR", FOLDER), ("RUSTFLAGS", COVERAGE)],
     )?;
     for target in if asked.is_empty() { &known } else { &asked } {
-        one(target, seconds, &host)?;
+        one(target, length, &host)?;
     }
     Ok(())
 }
 
-fn one(target: &str, seconds: u32, host: &str) -> Result<(), String> {
+fn one(target: &str, length: Length, host: &str) -> Result<(), String> {
     let root = run::root();
-    let corpus = format!("{FOLDER}/corpus/{target}");
+    let corpus = match length {
+        Length::Seconds(_) => format!("{FOLDER}/corpus/{target}"),
+        Length::Smoke => format!("{FOLDER}/smoke/{target}"),
+    };
+    if length == Length::Smoke {
+        std::fs::remove_dir_all(root.join(&corpus)).ok();
+    }
     let artifacts = format!("{FOLDER}/artifacts/{target}/");
     for folder in [&corpus, &artifacts] {
         std::fs::create_dir_all(root.join(folder)).map_err(|error| format!("make {folder}: {error}"))?;
     }
     let before = reproducers(&root.join(&artifacts));
     let program = root.join(format!("{FOLDER}/{host}/release/{target}"));
-    let result = run::program(
-        &program.display().to_string(),
-        &[
-            &format!("-max_total_time={seconds}"),
-            "-timeout=10",
-            "-rss_limit_mb=2048",
-            "-verbosity=0",
-            "-print_final_stats=1",
-            &format!("-artifact_prefix={artifacts}"),
-            &corpus,
-            &format!("fuzz/seeds/{target}"),
-        ],
+    let length: Vec<String> = match length {
+        Length::Seconds(seconds) => vec![format!("-max_total_time={seconds}")],
+        Length::Smoke => SMOKE.map(str::to_owned).to_vec(),
+    };
+    let (prefix, seeds) = (
+        format!("-artifact_prefix={artifacts}"),
+        format!("fuzz/seeds/{target}"),
     );
+    let mut arguments: Vec<&str> = length.iter().map(String::as_str).collect();
+    arguments.extend([
+        "-timeout=10",
+        "-rss_limit_mb=2048",
+        "-verbosity=0",
+        "-print_final_stats=1",
+        &prefix,
+        &corpus,
+        &seeds,
+    ]);
+    let result = run::program(&program.display().to_string(), &arguments);
     result.map_err(|problem| {
         let new: Vec<String> = reproducers(&root.join(&artifacts))
             .into_iter()
@@ -113,25 +135,25 @@ fn targets() -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-fn parse(arguments: &[String]) -> Result<(u32, Vec<String>), String> {
-    let mut seconds = 60;
+fn parse(arguments: &[String]) -> Result<(Length, Vec<String>), String> {
+    let mut length = Length::Seconds(60);
     let mut targets = Vec::new();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         if argument == "--seconds" {
             let number = rest.next().ok_or(USAGE)?;
-            seconds = number
-                .parse()
-                .ok()
-                .filter(|seconds| *seconds > 0)
-                .ok_or_else(|| format!("`{number}` is not a number of seconds"))?;
+            let seconds = number.parse().ok().filter(|seconds| *seconds > 0);
+            length =
+                Length::Seconds(seconds.ok_or_else(|| format!("`{number}` is not a number of seconds"))?);
+        } else if argument == "--smoke" {
+            length = Length::Smoke;
         } else if argument.starts_with('-') {
             return Err(format!("`{argument}` is not known: {USAGE}"));
         } else {
             targets.push(argument.clone());
         }
     }
-    Ok((seconds, targets))
+    Ok((length, targets))
 }
 
 fn host() -> Result<String, String> {
@@ -145,16 +167,17 @@ fn host() -> Result<String, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse, targets};
+    use super::{Length, parse, targets};
 
     #[test]
     fn arguments_are_seconds_and_targets() {
         let parse = |text: &str| parse(&text.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(parse(""), Ok((60, Vec::new())));
+        assert_eq!(parse(""), Ok((Length::Seconds(60), Vec::new())));
         assert_eq!(
             parse("--seconds 5 a b"),
-            Ok((5, vec!["a".to_owned(), "b".to_owned()]))
+            Ok((Length::Seconds(5), vec!["a".to_owned(), "b".to_owned()]))
         );
+        assert_eq!(parse("--smoke"), Ok((Length::Smoke, Vec::new())));
         for wrong in ["--seconds", "--seconds x", "--seconds 0", "--second 5"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }

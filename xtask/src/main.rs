@@ -66,7 +66,7 @@ fn ci() -> Result<(), String> {
     deny::check()?;
     lint()?;
     docs(&[])?;
-    fuzz::run(&["--seconds".to_owned(), "5".to_owned()])?;
+    fuzz::run(&["--smoke".to_owned()])?;
     if run::exists("benches/run_all.py") {
         run::program("python3", &["benches/run_all.py", "--short"])?;
     }

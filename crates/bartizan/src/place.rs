@@ -164,13 +164,7 @@ fn state_home() -> anyhow::Result<PathBuf> {
 
 /// Below /tmp, named after the user and a hash of the state directory's path.
 fn short_run_directory(state: &Path) -> PathBuf {
-    let hash = state
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+    let hash = bartizan_types::fnv1a(state.as_os_str().as_encoded_bytes());
     PathBuf::from(format!("/tmp/bartizan-{}-{hash:016x}", nix::unistd::geteuid()))
 }
 

@@ -5,6 +5,7 @@
 
 pub mod cidr;
 pub mod decision;
+pub mod fnv;
 pub mod hostname;
 pub mod labels;
 pub mod name;
@@ -20,6 +21,7 @@ pub mod version;
 
 pub use cidr::{Cidr, CidrError};
 pub use decision::{DecisionId, RuleId};
+pub use fnv::fnv1a;
 pub use hostname::{HostPattern, Hostname, HostnameError};
 pub use labels::{Labels, Selector};
 pub use name::{Name, NameError, Namespace, NamespacedName};

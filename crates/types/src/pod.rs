@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::fnv::fnv1a;
 use crate::labels::Labels;
 use crate::name::{Name, NamespacedName};
 use crate::port::Port;
@@ -64,13 +65,8 @@ pub fn proxy_socket_name(pod: &NamespacedName) -> String {
     if plain.len() <= LONGEST {
         return format!("proxy-{plain}.sock");
     }
-    // FNV-1a, 64 bits: the names are the mesh's own, and a clash would only be refused as a socket in use.
-    let hash = pod
-        .to_string()
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+    // The names are the mesh's own, and a clash would only be refused as a socket in use.
+    let hash = fnv1a(pod.to_string().as_bytes());
     format!(
         "proxy-{}-{hash:016x}.sock",
         plain.get(..LONGEST - 17).unwrap_or_default()

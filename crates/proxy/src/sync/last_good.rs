@@ -183,12 +183,9 @@ fn decode(line: &str) -> Result<Transaction, Box<dyn std::error::Error>> {
     })
 }
 
-/// FNV-1a of 64 bits, as text: it tells two writes apart, and is no protection.
+/// Tells two writes apart.
 fn hash(text: &str) -> String {
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{hash:016x}")
+    format!("{:016x}", bartizan_types::fnv1a(text.as_bytes()))
 }
 
 #[cfg(test)]

@@ -1,29 +1,90 @@
 //! Authorization policies as a proxy holds them. The meaning is Istio's (`AuthorizationPolicy`); `decide::authorize` has it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bartizan_types::{Cidr, NamespacedName, Port, StringMatch};
 use serde::{Deserialize, Serialize};
 
+/// The kinds of documents that policies are written as.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+pub enum PolicyKind {
+    /// Istio `security.istio.io` AuthorizationPolicy.
+    AuthorizationPolicy,
+    /// `bartizan.dev/v1alpha1` AccessRule, whose rules are expressions.
+    AccessRule,
+}
+
+impl PolicyKind {
+    /// The kind as documents write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthorizationPolicy => "AuthorizationPolicy",
+            Self::AccessRule => "AccessRule",
+        }
+    }
+}
+
+impl fmt::Display for PolicyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which policy: its kind, namespace and name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyName {
+    /// The kind of its document.
+    pub kind: PolicyKind,
+    /// Namespace and name as written.
+    pub name: NamespacedName,
+}
+
+impl fmt::Display for PolicyName {
+    /// `AuthorizationPolicy mission-services/telemetry-ingest-policy`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
 /// One authorization policy, resolved: trust-domain forms expanded, names filled in, order kept.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
+    /// The kind of its document; a resource's JSON has its own `kind`.
+    #[serde(rename = "writtenAs")]
+    pub kind: PolicyKind,
     /// Namespace and name as written.
     pub name: NamespacedName,
     /// What a match does.
     pub action: Action,
+    /// The authorizer that a CUSTOM policy asks (the name of a [`Provider`](crate::Provider)); `None` for every other action.
+    pub provider: Option<Arc<str>>,
+    /// Annotation `istio.io/dry-run`: what it would do is recorded and changes nothing.
+    pub dry_run: bool,
     /// The rules in the order of the document; none never matches.
     pub rules: Vec<Rule>,
 }
 
 impl Policy {
     /// A policy of this name that refuses everything: what stands for one that is missing or cannot be decoded.
-    pub fn deny_everything(name: NamespacedName) -> Self {
+    pub fn deny_everything(name: PolicyName) -> Self {
         Self {
-            name,
+            kind: name.kind,
+            name: name.name,
             action: Action::Deny,
+            provider: None,
+            dry_run: false,
             rules: vec![Rule::default()],
+        }
+    }
+
+    /// Its kind and name.
+    pub fn id(&self) -> PolicyName {
+        PolicyName {
+            kind: self.kind,
+            name: self.name.clone(),
         }
     }
 }
@@ -36,6 +97,10 @@ pub enum Action {
     Allow,
     /// Refuses the request.
     Deny,
+    /// Marks the request in the log.
+    Audit,
+    /// Asks an authorizer, before everything else.
+    Custom,
 }
 
 /// Matches iff (`from` is empty or one of it matches) and (`to` is empty or one of it matches) and every `when` matches.
@@ -48,6 +113,8 @@ pub struct Rule {
     pub to: Vec<Operation>,
     /// Conditions, all of which must match.
     pub when: Vec<Condition>,
+    /// An expression that must be true: CEL, checked by `config`. Only in rules of an AccessRule.
+    pub expression: Option<Arc<str>>,
 }
 
 /// A list of values with its negation: at least one of `any` (where there is one) and none of `none`.
@@ -90,6 +157,10 @@ pub struct Source {
     pub trust_domains: Matcher<StringMatch>,
     /// Istio `ipBlocks`: the connection's own remote address.
     pub ip_blocks: Matcher<Cidr>,
+    /// Istio `remoteIpBlocks`: the client's address as trusted proxies tell it (X-Forwarded-For, PROXY protocol).
+    pub remote_ip_blocks: Matcher<Cidr>,
+    /// Istio `requestPrincipals`: `issuer/subject` of the verified token. HTTP only.
+    pub request_principals: Matcher<StringMatch>,
 }
 
 /// What is asked; all fields that are set must match. All but `ports` exist only in HTTP.
@@ -138,4 +209,14 @@ pub enum Condition {
     DestinationPort(Matcher<Port>),
     /// `connection.sni`.
     Sni(Matcher<StringMatch>),
+    /// `remote.ip`.
+    RemoteIp(Matcher<Cidr>),
+    /// `request.auth.principal`. HTTP only.
+    RequestPrincipal(Matcher<StringMatch>),
+    /// `request.auth.audiences`. HTTP only.
+    RequestAudiences(Matcher<StringMatch>),
+    /// `request.auth.presenter`. HTTP only.
+    RequestPresenter(Matcher<StringMatch>),
+    /// `request.auth.claims[a][b]`: the names from the outside in. HTTP only.
+    RequestClaim(Vec<Arc<str>>, Matcher<StringMatch>),
 }

@@ -14,7 +14,9 @@ use bartizan_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::policy::Policy;
+use crate::authentication::{KeySet, RequestAuthentication};
+use crate::policy::{Policy, PolicyKind, PolicyName};
+use crate::provider::Provider;
 use crate::route::{Listener, Route};
 
 /// The name of a resource in a store: `kind/namespace/name`, such as `policy/mission-services/telemetry-ingest-policy`.
@@ -39,6 +41,19 @@ impl Key {
     }
 }
 
+impl PolicyName {
+    /// Where the policy is kept.
+    pub fn key(&self) -> Key {
+        Key::new(
+            match self.kind {
+                PolicyKind::AuthorizationPolicy => "policy",
+                PolicyKind::AccessRule => "access-rule",
+            },
+            &self.name,
+        )
+    }
+}
+
 /// One resource, with all that a proxy needs of it. Its JSON has the variant's name in `kind`.
 ///
 /// Decoding is strict: a field that is not known is an error, so that a newer control plane cannot make an older proxy
@@ -54,8 +69,14 @@ pub enum Resource {
     Endpoints(Endpoints),
     /// Key `workload/ns/name`.
     Workload(Workload),
-    /// Key `policy/ns/name`.
+    /// Key `policy/ns/name`, and `access-rule/ns/name` for an AccessRule.
     Policy(Policy),
+    /// Key `request-authentication/ns/name`.
+    RequestAuthentication(RequestAuthentication),
+    /// Key `key-set/NAME`.
+    KeySet(KeySet),
+    /// Key `provider/NAME`.
+    Provider(Provider),
     /// Key `view/ns/name`, the workload's name.
     View(View),
     /// Key `listener/ns/gateway/section` (the gateway's name and the listener's).
@@ -72,7 +93,12 @@ impl Resource {
             Self::Service(service) => Key::new("service", &service.name),
             Self::Endpoints(endpoints) => Key::new("endpoints", &endpoints.service),
             Self::Workload(workload) => Key::new("workload", &workload.name),
-            Self::Policy(policy) => Key::new("policy", &policy.name),
+            Self::Policy(policy) => policy.id().key(),
+            Self::RequestAuthentication(authentication) => {
+                Key::new("request-authentication", &authentication.name)
+            }
+            Self::KeySet(keys) => Key(format!("key-set/{}", keys.name).into()),
+            Self::Provider(provider) => Key(format!("provider/{}", provider.name).into()),
             Self::View(view) => Key::new("view", &view.workload),
             Self::Listener(listener) => {
                 Key(format!("listener/{}/{}", listener.gateway, listener.section).into())
@@ -109,24 +135,107 @@ pub struct Settings {
     pub paths: PathRule,
 }
 
-/// What holds where no policy speaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Profile {
-    /// STRICT mTLS, nothing allowed unless a policy allows it, no way out that is not declared.
-    ZeroTrust,
-    /// Istio's defaults: PERMISSIVE, allowed unless an ALLOW policy is attached or a DENY matches.
-    Istio,
+/// What holds where no policy speaks: a document of its own (`bartizan profile show`).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Profile {
+    /// The document's name, such as `zero-trust`.
+    pub name: Name,
+    /// The mTLS mode where no PeerAuthentication says one.
+    pub mtls: MtlsMode,
+    /// What becomes of a request to a workload that no ALLOW policy selects.
+    pub without_policy: WithoutPolicy,
+    /// From which namespaces an ALLOW rule lets in that does not name its source.
+    pub across_namespaces: AcrossNamespaces,
+    /// Where a user's verified token is asked for beside the caller's identity.
+    pub user_credentials: UserCredentials,
+    /// Whom the control plane tells where a service is served.
+    pub reach: Reach,
 }
 
-/// What happens to a path that two parsers could read differently (DESIGN "One meaning of a path").
+impl Profile {
+    /// The profile that holds until the control plane has spoken: nothing is allowed.
+    pub fn zero_trust() -> Self {
+        Self {
+            name: Name::parse("zero-trust").unwrap_or_else(|_| unreachable!("a literal name")),
+            mtls: MtlsMode::Strict,
+            without_policy: WithoutPolicy::Deny,
+            across_namespaces: AcrossNamespaces::AsWritten,
+            user_credentials: UserCredentials::Optional,
+            reach: Reach::Allowed,
+        }
+    }
+
+    /// Istio's defaults, for migration.
+    pub fn istio() -> Self {
+        Self {
+            name: Name::parse("istio").unwrap_or_else(|_| unreachable!("a literal name")),
+            mtls: MtlsMode::Permissive,
+            without_policy: WithoutPolicy::Allow,
+            reach: Reach::Everything,
+            ..Self::zero_trust()
+        }
+    }
+}
+
+/// What becomes of a request to a workload that no ALLOW policy selects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WithoutPolicy {
+    /// It passes unless a DENY policy matches (Istio).
+    Allow,
+    /// It is refused.
+    Deny,
+    /// It passes when the caller proves an identity of the workload's own namespace (NIST SP 800-204B APE-SR-3).
+    OwnNamespace,
+}
+
+/// From which namespaces an ALLOW rule lets in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AcrossNamespaces {
+    /// As the rule says.
+    AsWritten,
+    /// A caller of another namespace only where the rule names its principal, service account or namespace in full.
+    Named,
+}
+
+/// Where a user's verified token is asked for beside the caller's identity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UserCredentials {
+    /// Where policies ask for it.
+    Optional,
+    /// Also on every route and workload that is marked for people ([`View::is_for_people`], `Route::is_for_people`).
+    WhereMarked,
+    /// On every HTTP request.
+    Everywhere,
+}
+
+/// Whom the control plane tells where a service is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reach {
+    /// Those whom policy could let in (least knowledge).
+    Allowed,
+    /// Everybody.
+    Everything,
+}
+
+/// What a path means to policies and routes (DESIGN "One meaning of a path").
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PathRule {
-    /// Refused with 400 (zero trust).
+    /// A path that two parsers could read differently is refused with 400 (zero trust).
     RefuseAmbiguous,
-    /// Istio `pathNormalization: BASE`: RFC 3986 dot segments, `\` to `/`.
+    /// Istio `pathNormalization: NONE`: as sent.
+    None,
+    /// Istio `BASE`: RFC 3986 dot segments, `\\` to `/`, escapes of unreserved characters decoded.
     Base,
+    /// Istio `MERGE_SLASHES`: `BASE`, and `//` is `/`.
+    MergeSlashes,
+    /// Istio `DECODE_AND_MERGE_SLASHES`: `%2f` and `%5c` are slashes, then as `MERGE_SLASHES`.
+    DecodeAndMergeSlashes,
 }
 
 /// A service's names and ports; endpoints are told apart from it.
@@ -221,6 +330,8 @@ pub struct Workload {
     pub version: Option<String>,
     /// DNS names of this one instance below its headless service, if it has one.
     pub hostname: Option<Hostname>,
+    /// Its labels, where an AccessRule of the mesh speaks of a source's labels; else empty.
+    pub labels: Labels,
 }
 
 /// What a local workload's own proxy needs to know.
@@ -234,7 +345,13 @@ pub struct View {
     /// Its labels.
     pub labels: Labels,
     /// The policies that select it; keys of `Policy` resources. A key without a resource denies.
-    pub policies: Vec<NamespacedName>,
+    pub policies: Vec<PolicyName>,
+    /// The `RequestAuthentication`s that select it, by name; one without a resource refuses every request.
+    pub authentications: Vec<NamespacedName>,
+    /// Marked for people (label `bartizan.dev/users: required`, or behind a route that is): see [`UserCredentials`].
+    pub is_for_people: bool,
+    /// How the client's address is found behind proxies.
+    pub remote: RemoteAddress,
     /// mTLS mode of ports that are not listed below.
     pub mtls: MtlsMode,
     /// Ports that a service targets or that a policy speaks of, in order of their number.
@@ -253,6 +370,16 @@ impl View {
     pub fn mtls_of(&self, number: Port) -> MtlsMode {
         self.inbound_port(number).map_or(self.mtls, |port| port.mtls)
     }
+}
+
+/// How the client's address is found behind proxies (Istio `gatewayTopology`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RemoteAddress {
+    /// `numTrustedProxies`: how many addresses at the end of X-Forwarded-For were written by proxies that are trusted.
+    pub trusted_proxies: u32,
+    /// `proxyProtocol`: connections begin with a PROXY protocol header of version 1 or 2.
+    pub proxy_protocol: bool,
 }
 
 /// One port of a local workload.

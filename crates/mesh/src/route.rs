@@ -29,6 +29,8 @@ pub struct Route {
     pub hostnames: Vec<HostPattern>,
     /// In the order of the document.
     pub rules: Vec<RouteRule>,
+    /// Marked for people (annotation `bartizan.dev/users: required`): see [`UserCredentials`](crate::UserCredentials).
+    pub is_for_people: bool,
 }
 
 /// One rule of a route: any match, then filters, then a backend by weight.

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use bartizan_types::{Hostname, Name, NamespacedName, Port, Version};
 
-use crate::policy::Policy;
+use crate::authentication::{KeySet, RequestAuthentication};
+use crate::policy::{Policy, PolicyKind, PolicyName};
+use crate::provider::Provider;
 use crate::resource::{
     Endpoints, Key, Resource, Service, ServicePort, Settings, Transaction, View, Workload,
 };
@@ -31,7 +33,10 @@ pub struct Snapshot {
     workloads: SharedMap<NamespacedName, Arc<Workload>>,
     workloads_by_address: SharedMap<IpAddr, Vec<NamespacedName>>,
     workloads_by_hostname: SharedMap<Hostname, Vec<NamespacedName>>,
-    policies: SharedMap<NamespacedName, Arc<Policy>>,
+    policies: SharedMap<PolicyName, Arc<Policy>>,
+    authentications: Arc<BTreeMap<NamespacedName, Arc<RequestAuthentication>>>,
+    key_sets: Arc<BTreeMap<Arc<str>, Arc<KeySet>>>,
+    providers: Arc<BTreeMap<Arc<str>, Arc<Provider>>>,
     views: Arc<BTreeMap<NamespacedName, Arc<View>>>,
     listeners: Arc<BTreeMap<(NamespacedName, Name), Arc<Listener>>>,
     routes: Arc<BTreeMap<NamespacedName, Arc<Route>>>,
@@ -179,9 +184,44 @@ impl Snapshot {
             .filter_map(|service| self.endpoints(service))
     }
 
-    /// The policy of this name.
-    pub fn policy(&self, name: &NamespacedName) -> Option<&Arc<Policy>> {
+    /// The policy of this kind and name.
+    pub fn policy(&self, name: &PolicyName) -> Option<&Arc<Policy>> {
         self.policies.get(name)
+    }
+
+    /// All policies, in no particular order.
+    pub fn policies(&self) -> impl Iterator<Item = &Arc<Policy>> {
+        self.policies.iter().map(|(_, policy)| policy)
+    }
+
+    /// The rules for tokens of this name.
+    pub fn authentication(&self, name: &NamespacedName) -> Option<&Arc<RequestAuthentication>> {
+        self.authentications.get(name)
+    }
+
+    /// All rules for tokens, by name.
+    pub fn authentications(&self) -> impl Iterator<Item = &Arc<RequestAuthentication>> {
+        self.authentications.values()
+    }
+
+    /// The fetched keys of this name.
+    pub fn key_set(&self, name: &str) -> Option<&Arc<KeySet>> {
+        self.key_sets.get(name)
+    }
+
+    /// All fetched keys, by name.
+    pub fn key_sets(&self) -> impl Iterator<Item = &Arc<KeySet>> {
+        self.key_sets.values()
+    }
+
+    /// The authorizer of this name.
+    pub fn provider(&self, name: &str) -> Option<&Arc<Provider>> {
+        self.providers.get(name)
+    }
+
+    /// All authorizers, by name.
+    pub fn providers(&self) -> impl Iterator<Item = &Arc<Provider>> {
+        self.providers.values()
     }
 
     /// What the proxy of this local workload needs to know.
@@ -230,6 +270,12 @@ impl Snapshot {
             .chain(copies(self.endpoints.iter(), Resource::Endpoints))
             .chain(copies(self.workloads.iter(), Resource::Workload))
             .chain(copies(self.policies.iter(), Resource::Policy))
+            .chain(copies(
+                self.authentications.iter(),
+                Resource::RequestAuthentication,
+            ))
+            .chain(copies(self.key_sets.iter(), Resource::KeySet))
+            .chain(copies(self.providers.iter(), Resource::Provider))
             .chain(copies(self.views.iter(), Resource::View))
             .chain(copies(self.listeners.iter(), Resource::Listener))
             .chain(copies(self.routes.iter(), Resource::Route))
@@ -290,11 +336,17 @@ impl Snapshot {
                 }
             }
             Resource::Policy(policy) => {
-                if self.policy(&policy.name).is_none_or(|old| **old != *policy) {
-                    self.policies
-                        .insert(policy.name.clone(), Arc::new(policy.clone()));
+                let name = policy.id();
+                if self.policy(&name).is_none_or(|old| **old != *policy) {
+                    self.policies.insert(name, Arc::new(policy.clone()));
                 }
             }
+            Resource::RequestAuthentication(authentication) => {
+                let name = authentication.name.clone();
+                replace(&mut self.authentications, name, authentication);
+            }
+            Resource::KeySet(keys) => replace(&mut self.key_sets, keys.name.clone(), keys),
+            Resource::Provider(provider) => replace(&mut self.providers, provider.name.clone(), provider),
             Resource::View(view) => replace(&mut self.views, view.workload.clone(), view),
             Resource::Listener(listener) => {
                 let key = (listener.gateway.clone(), listener.section.clone());
@@ -321,6 +373,11 @@ impl Snapshot {
             }
             return;
         }
+        match kind {
+            "key-set" => return take_out(&mut self.key_sets, &name.into()),
+            "provider" => return take_out(&mut self.providers, &name.into()),
+            _ => {}
+        }
         let Ok(name) = NamespacedName::parse(name) else {
             return;
         };
@@ -328,9 +385,15 @@ impl Snapshot {
             "service" => self.remove_service(&name),
             "endpoints" => self.remove_endpoints(&name),
             "workload" => self.remove_workload(&name),
-            "policy" => {
-                self.policies.remove(&name);
+            "policy" | "access-rule" => {
+                let kind = if kind == "policy" {
+                    PolicyKind::AuthorizationPolicy
+                } else {
+                    PolicyKind::AccessRule
+                };
+                self.policies.remove(&PolicyName { kind, name });
             }
+            "request-authentication" => take_out(&mut self.authentications, &name),
             "view" => take_out(&mut self.views, &name),
             "route" => take_out(&mut self.routes, &name),
             _ => {} // no resource has such a key

@@ -7,8 +7,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::*;
+use crate::authentication::{JwtRule, KeySource};
 use crate::policy::Policy;
-use crate::resource::{Endpoint, MtlsMode, PathRule, Profile};
+use crate::provider::ProviderProtocol;
+use crate::resource::{Endpoint, MtlsMode, PathRule, Profile, RemoteAddress};
 
 fn name(text: &str) -> NamespacedName {
     NamespacedName::parse(text).unwrap()
@@ -52,6 +54,7 @@ fn endpoints(service: &str, addresses: &[IpAddr]) -> Endpoints {
 
 fn workload(at: u8, addresses: Vec<IpAddr>, hostname: Option<&str>) -> Workload {
     Workload {
+        labels: bartizan_types::Labels::new(),
         name: name(&format!("shop/w{at}")),
         addresses,
         identity: SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/s").unwrap(),
@@ -69,7 +72,7 @@ fn settings(domain: &str) -> Settings {
         trust_domain: TrustDomain::parse("cluster.local").unwrap(),
         root_namespace: Name::parse("istio-system").unwrap(),
         cluster_domain: Hostname::parse(domain).unwrap(),
-        profile: Profile::ZeroTrust,
+        profile: Profile::zero_trust(),
         paths: PathRule::RefuseAmbiguous,
     }
 }
@@ -89,12 +92,61 @@ fn resource() -> impl Strategy<Value = Resource> {
             .prop_map(|(at, addresses)| Resource::Endpoints(endpoints(&format!("shop/s{at}"), &addresses))),
         (0_u8..3, addresses(), prop::option::of(hosts()))
             .prop_map(|(at, addresses, host)| Resource::Workload(workload(at, addresses, host))),
-        (0_u8..3).prop_map(|at| Resource::Policy(Policy::deny_everything(name(&format!("shop/p{at}"))))),
+        (0_u8..3, any::<bool>()).prop_map(|(at, is_rule)| {
+            Resource::Policy(Policy::deny_everything(PolicyName {
+                kind: if is_rule {
+                    PolicyKind::AccessRule
+                } else {
+                    PolicyKind::AuthorizationPolicy
+                },
+                name: name(&format!("shop/p{at}")),
+            }))
+        }),
+        (0_u8..2, any::<bool>()).prop_map(|(at, is_inline)| {
+            Resource::RequestAuthentication(RequestAuthentication {
+                name: name(&format!("shop/r{at}")),
+                rules: vec![JwtRule {
+                    issuer: Some("https://issuer.example.org".into()),
+                    audiences: Vec::new(),
+                    keys: if is_inline {
+                        KeySource::Inline("{}".into())
+                    } else {
+                        KeySource::Fetched("k0".into())
+                    },
+                    locations: Vec::new(),
+                    forward_original_token: false,
+                    output_payload_to_header: None,
+                    output_claims: Vec::new(),
+                    space_delimited_claims: Vec::new(),
+                }],
+                is_unreadable: false,
+            })
+        }),
+        (0_u8..2, 0_i64..3).prop_map(|(at, fetched_at)| Resource::KeySet(KeySet {
+            name: format!("k{at}").into(),
+            source: "https://issuer.example.org/keys".into(),
+            jwks: (fetched_at > 0).then(|| "{}".into()),
+            fetched_at,
+        })),
+        (0_u8..2, any::<bool>()).prop_map(|(at, fail_open)| Resource::Provider(Provider {
+            name: format!("opa{at}").into(),
+            service: name("shop/opa"),
+            port: Port::parse("9191").unwrap(),
+            timeout_ms: 1_000,
+            fail_open,
+            status_on_error: 403,
+            body: None,
+            clear_route_cache: false,
+            protocol: ProviderProtocol::Grpc,
+        })),
         (0_u8..2, any::<bool>()).prop_map(|(at, is_strict)| Resource::View(View {
             workload: name(&format!("shop/w{at}")),
             identity: SpiffeId::parse("spiffe://cluster.local/ns/shop/sa/s").unwrap(),
             labels: Labels::new(),
             policies: Vec::new(),
+            authentications: Vec::new(),
+            is_for_people: false,
+            remote: RemoteAddress::default(),
             mtls: if is_strict {
                 MtlsMode::Strict
             } else {
@@ -110,6 +162,7 @@ fn resource() -> impl Strategy<Value = Resource> {
             hostname: bartizan_types::HostPattern::parse(host).unwrap(),
         })),
         (0_u8..2, hosts()).prop_map(|(at, host)| Resource::Route(Route {
+            is_for_people: at == 0,
             name: name(&format!("shop/r{at}")),
             parents: Vec::new(),
             hostnames: vec![bartizan_types::HostPattern::parse(host).unwrap()],
@@ -166,10 +219,15 @@ fn answers(snapshot: &Snapshot) -> String {
             snapshot.service(&of("s")),
             snapshot.endpoints(&of("s")),
             snapshot.workload(&of("w")),
-            snapshot.policy(&of("p")),
+            [PolicyKind::AuthorizationPolicy, PolicyKind::AccessRule]
+                .map(|kind| snapshot.policy(&PolicyName { kind, name: of("p") })),
             snapshot.view(&of("w"))
         );
     }
+    let tokens: Vec<_> = snapshot.authentications().collect();
+    let keys: Vec<_> = snapshot.key_sets().collect();
+    let providers: Vec<_> = snapshot.providers().collect();
+    all += &format!("\n{tokens:?} {keys:?} {providers:?}");
     let listeners: Vec<_> = snapshot.listeners().collect();
     let routes: Vec<_> = snapshot.routes().collect();
     all + &format!("\n{listeners:?} {routes:?}")

@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
+use crate::authentication::RequestAuthentication;
 use crate::digest::Digest;
-use crate::policy::Policy;
+use crate::policy::{Policy, PolicyKind, PolicyName};
 use crate::resource::{Key, Resource};
 use crate::store::Store;
 
@@ -81,8 +82,8 @@ pub fn decode(key: &Key, body: &[u8]) -> Result<Resource, DecodeError> {
     of_key(key, resource)
 }
 
-/// Like [`decode`], but a policy that cannot be decoded becomes one of the same name that denies everything; the
-/// reason is given beside it, to be counted and logged.
+/// Like [`decode`], but a policy that cannot be decoded becomes one of the same name that denies everything, and a
+/// `RequestAuthentication` one that refuses everything; the reason is given beside it, to be counted and logged.
 ///
 /// # Errors
 /// [`DecodeError`] for anything but a policy: the transaction is refused whole.
@@ -156,11 +157,17 @@ fn or_deny(key: &Key, decoded: Result<Resource, DecodeError>) -> Result<Decoded,
         Err(error) => {
             let name = key
                 .0
-                .strip_prefix("policy/")
-                .and_then(|name| NamespacedName::parse(name).ok());
-            match name {
-                Some(name) => Ok((Resource::Policy(Policy::deny_everything(name)), Some(error))),
-                None => Err(error),
+                .split_once('/')
+                .and_then(|(_, name)| NamespacedName::parse(name).ok());
+            let policy = |kind, name| Resource::Policy(Policy::deny_everything(PolicyName { kind, name }));
+            match (key.kind(), name) {
+                ("policy", Some(name)) => Ok((policy(PolicyKind::AuthorizationPolicy, name), Some(error))),
+                ("access-rule", Some(name)) => Ok((policy(PolicyKind::AccessRule, name), Some(error))),
+                ("request-authentication", Some(name)) => {
+                    let refusing = RequestAuthentication::refuse_everything(name);
+                    Ok((Resource::RequestAuthentication(refusing), Some(error)))
+                }
+                _ => Err(error),
             }
         }
     }
@@ -188,6 +195,9 @@ fn from_value(value: Value) -> Result<Resource, serde_json::Error> {
         Some("endpoints") => of(fields).map(Resource::Endpoints),
         Some("workload") => of(fields).map(Resource::Workload),
         Some("policy") => of(fields).map(Resource::Policy),
+        Some("requestAuthentication") => of(fields).map(Resource::RequestAuthentication),
+        Some("keySet") => of(fields).map(Resource::KeySet),
+        Some("provider") => of(fields).map(Resource::Provider),
         Some("view") => of(fields).map(Resource::View),
         Some("listener") => of(fields).map(Resource::Listener),
         Some("route") => of(fields).map(Resource::Route),

@@ -6,8 +6,12 @@ use bartizan_types::{Labels, Name, Port, Protocol, SpiffeId, StringMatch};
 use proptest::prelude::*;
 
 use super::*;
+use crate::authentication::{ClaimHeader, JwtRule, KeySet, KeySource, TokenLocation};
 use crate::policy::{Action, Condition, Matcher, Operation, PathMatch, Rule, Source};
-use crate::resource::{Endpoint, Endpoints, InboundPort, MtlsMode, Service, ServicePort, Transaction, View};
+use crate::provider::{BodyInCheck, HttpProvider, Provider, ProviderProtocol};
+use crate::resource::{
+    Endpoint, Endpoints, InboundPort, MtlsMode, RemoteAddress, Service, ServicePort, Transaction, View,
+};
 use crate::route::{
     Backend, HeaderEdit, HeaderMatch, Listener, PathSelector, QueryMatch, Route, RouteFilter, RouteMatch,
     RouteRule,
@@ -15,6 +19,13 @@ use crate::route::{
 
 fn name(text: &str) -> NamespacedName {
     NamespacedName::parse(text).unwrap()
+}
+
+fn policy(text: &str) -> PolicyName {
+    PolicyName {
+        kind: PolicyKind::AuthorizationPolicy,
+        name: name(text),
+    }
 }
 
 fn port(number: u32) -> Port {
@@ -43,7 +54,9 @@ fn resources() -> Vec<Resource> {
     vec![
         from_value(serde_json::json!({
             "kind": "settings", "trustDomain": "cluster.local", "rootNamespace": "istio-system",
-            "clusterDomain": "cluster.local", "profile": "zero-trust", "paths": "refuse-ambiguous"
+            "clusterDomain": "cluster.local", "paths": "refuse-ambiguous",
+            "profile": { "name": "zero-trust", "mtls": "strict", "withoutPolicy": "deny", "acrossNamespaces": "as-written",
+                "userCredentials": "optional", "reach": "allowed" }
         }))
         .unwrap(),
         Resource::Service(Service {
@@ -71,12 +84,16 @@ fn resources() -> Vec<Resource> {
         from_value(serde_json::json!({
             "kind": "workload", "name": {"namespace": "a", "name": "s-0"}, "addresses": ["10.66.0.1"],
             "identity": "spiffe://cluster.local/ns/a/sa/x", "workloadName": "s", "canonicalService": "s",
-            "canonicalRevision": "v1", "app": "s", "version": "v1", "hostname": "s-0.s.a.svc.cluster.local"
+            "canonicalRevision": "v1", "app": "s", "version": "v1", "hostname": "s-0.s.a.svc.cluster.local",
+            "labels": { "tier": "batch" }
         }))
         .unwrap(),
         Resource::Policy(Policy {
+            kind: PolicyKind::AuthorizationPolicy,
             name: name("a/p"),
             action: Action::Allow,
+            provider: None,
+            dry_run: false,
             rules: vec![
                 Rule {
                     from: vec![Source {
@@ -94,6 +111,11 @@ fn resources() -> Vec<Resource> {
                             any: vec!["10.0.0.0/8".parse_cidr()],
                             none: vec![],
                         },
+                        remote_ip_blocks: Matcher {
+                            any: vec![],
+                            none: vec!["10.0.0.0/8".parse_cidr()],
+                        },
+                        request_principals: matcher("https://issuer/*", "*/me"),
                     }],
                     to: vec![Operation {
                         hosts: matcher("*.a", "b"),
@@ -113,7 +135,10 @@ fn resources() -> Vec<Resource> {
                             any: vec![port(80)],
                             none: vec![],
                         }),
+                        Condition::RequestClaim(vec!["a".into(), "b".into()], matcher("1", "2")),
+                        Condition::RequestAudiences(matcher("1", "2")),
                     ],
+                    expression: Some("source.authenticated".into()),
                 },
                 Rule::default(),
             ],
@@ -122,7 +147,10 @@ fn resources() -> Vec<Resource> {
             workload: name("a/s-0"),
             identity: id(),
             labels: Labels::from([("app".to_owned(), "s".to_owned())]),
-            policies: vec![name("a/p")],
+            policies: vec![policy("a/p")],
+            authentications: vec![name("a/r")],
+            is_for_people: true,
+            remote: RemoteAddress { trusted_proxies: 1, proxy_protocol: true },
             mtls: MtlsMode::Strict,
             inbound: vec![InboundPort {
                 port: port(8080),
@@ -139,6 +167,7 @@ fn resources() -> Vec<Resource> {
             hostname: bartizan_types::HostPattern::parse("*.example").unwrap(),
         }),
         Resource::Route(Route {
+            is_for_people: true,
             name: name("a/r"),
             parents: vec![(name("a/g"), Name::parse("web").unwrap())],
             hostnames: vec![bartizan_types::HostPattern::Any],
@@ -167,6 +196,55 @@ fn resources() -> Vec<Resource> {
                 request_timeout_ms: Some(1),
                 backend_timeout_ms: None,
             }],
+        }),
+        Resource::RequestAuthentication(RequestAuthentication {
+            name: name("a/r"),
+            rules: vec![JwtRule {
+                issuer: Some("https://issuer.example.org".into()),
+                audiences: vec!["me".into()],
+                keys: KeySource::Fetched("k".into()),
+                locations: vec![
+                    TokenLocation::Header {
+                        name: "authorization".into(),
+                        prefix: "Bearer ".into(),
+                    },
+                    TokenLocation::Param("access_token".into()),
+                    TokenLocation::Cookie("session".into()),
+                ],
+                forward_original_token: true,
+                output_payload_to_header: Some("x-payload".into()),
+                output_claims: vec![ClaimHeader {
+                    header: "x-user".into(),
+                    claim: vec!["a".into(), "b".into()],
+                }],
+                space_delimited_claims: vec!["groups".into()],
+            }],
+            is_unreadable: false,
+        }),
+        Resource::KeySet(KeySet {
+            name: "k".into(),
+            source: "https://issuer.example.org/keys".into(),
+            jwks: Some("{\"keys\":[]}".into()),
+            fetched_at: 1,
+        }),
+        Resource::Provider(Provider {
+            name: "opa".into(),
+            service: name("a/s"),
+            port: port(80),
+            timeout_ms: 1_000,
+            fail_open: false,
+            status_on_error: 503,
+            body: Some(BodyInCheck {
+                max_bytes: 1,
+                allow_partial: true,
+                pack_as_bytes: false,
+            }),
+            clear_route_cache: true,
+            protocol: ProviderProtocol::Http(HttpProvider {
+                additional_headers: vec![("a".into(), "b".into())],
+                headers_to_upstream_on_allow: vec![text("x-*")],
+                ..HttpProvider::default()
+            }),
         }),
     ]
 }
@@ -234,8 +312,22 @@ fn a_policy_that_cannot_be_decoded_denies_and_keeps_its_name() {
         br#"{"kind":"listener","gateway":{"namespace":"a","name":"g"},"section":"s","port":1,"hostname":"*"}"#,
     ] {
         let (resource, error) = decode_or_deny(&key, body).unwrap();
-        assert_eq!(resource, Resource::Policy(Policy::deny_everything(name("a/p"))));
+        assert_eq!(resource, Resource::Policy(Policy::deny_everything(policy("a/p"))));
         assert!(error.is_some_and(|error| error.to_string().contains("policy/a/p")));
+    }
+    for body in [
+        &b"{"[..],
+        br#"{"kind":"requestAuthentication","name":{"namespace":"a","name":"r"},"rules":[]}"#,
+    ] {
+        let key = Key("request-authentication/a/r".into());
+        let refusing = RequestAuthentication::refuse_everything(name("a/r"));
+        let (resource, error) = decode_or_deny(&key, body).unwrap();
+        assert_eq!(resource, Resource::RequestAuthentication(refusing));
+        assert!(error.is_some());
+        let (resource, _) = decode_or_deny(&Key("access-rule/a/p".into()), body).unwrap();
+        assert!(
+            matches!(resource, Resource::Policy(policy) if policy.kind == PolicyKind::AccessRule && policy.action == Action::Deny)
+        );
     }
     let other = Key("service/a/s".into());
     assert!(decode_or_deny(&other, b"{}").is_err());
@@ -260,7 +352,7 @@ fn the_last_good_file_comes_back_and_what_is_broken_in_it_denies() {
     assert_eq!(replaced.len(), 1);
     assert_eq!(
         **read.get(&Key("policy/a/p".into())).unwrap(),
-        Resource::Policy(Policy::deny_everything(name("a/p")))
+        Resource::Policy(Policy::deny_everything(policy("a/p")))
     );
     assert!(store_from_json(&text.replace("\"strict\"", "\"lax\"")).is_err());
     assert!(store_from_json(text.get(..text.len() / 2).unwrap()).is_err());
@@ -274,7 +366,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_body_is_an_error_or_another_resource(at in 0_usize..8, byte in any::<usize>(), value in any::<u8>()) {
+    fn a_damaged_body_is_an_error_or_another_resource(at in 0_usize..11, byte in any::<usize>(), value in any::<u8>()) {
         let resource = &resources()[at];
         let encoded = encode(resource);
         let mut body = encoded.body.to_vec();

@@ -3,6 +3,7 @@
 //! A value of one of these types is valid by construction: parse at the edge, trust it inside.
 //! Nothing here does IO, reads a clock or knows about a document format.
 
+pub mod calendar;
 pub mod cidr;
 pub mod decision;
 pub mod fnv;
@@ -19,6 +20,7 @@ pub mod spiffe;
 pub mod string_match;
 pub mod version;
 
+pub use calendar::DateTime;
 pub use cidr::{Cidr, CidrError};
 pub use decision::{DecisionId, RuleId};
 pub use fnv::fnv1a;

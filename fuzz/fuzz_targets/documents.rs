@@ -19,9 +19,9 @@ fuzz_target!(|text: &str| {
     let reading = read(&file);
     draw(&reading.findings, text);
     let profile = if text.len() % 2 == 0 {
-        Profile::ZeroTrust
+        Profile::zero_trust()
     } else {
-        Profile::Istio
+        Profile::istio()
     };
     let options = options(profile);
     let findings = check(reading.documents.clone(), &options);
@@ -105,10 +105,11 @@ fn options(profile: Profile) -> Options {
         trust_domain: TrustDomain::parse("cluster.local").expect("a literal"),
         root_namespace: Name::parse("istio-system").expect("a literal"),
         cluster_domain: Hostname::parse("cluster.local").expect("a literal"),
-        profile,
-        paths: match profile {
-            Profile::ZeroTrust => PathRule::RefuseAmbiguous,
-            Profile::Istio => PathRule::Base,
+        paths: if profile == Profile::istio() {
+            PathRule::Base
+        } else {
+            PathRule::RefuseAmbiguous
         },
+        profile,
     })
 }

@@ -70,7 +70,7 @@ pub(crate) fn has_errors(findings: &[Finding]) -> bool {
 /// The mesh's word for the profile of the command line.
 pub(crate) fn profile(name: ProfileName) -> Profile {
     match name {
-        ProfileName::ZeroTrust => Profile::ZeroTrust,
-        ProfileName::Istio => Profile::Istio,
+        ProfileName::ZeroTrust => Profile::zero_trust(),
+        ProfileName::Istio => Profile::istio(),
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bartizan_config::istio::{AuthorizationPolicy, Condition, Matcher, PeerAuthentication, Rule};
 use bartizan_config::kube::ServiceKind;
 use bartizan_config::{Document, Finding, Resource, Severity};
-use bartizan_mesh::{Action, Profile};
+use bartizan_mesh::{Action, WithoutPolicy};
 use bartizan_types::{Name, NamespacedName, PodRole, PodSpec, Port, Protocol, StringMatch};
 
 use crate::codes;
@@ -136,7 +136,10 @@ impl<'a> Analysis<'a> {
         let is_allowed = |pod: &&PodSpec| {
             view::policies_of(self.model, pod, self.options).any(|entry| entry.policy.action == Action::Allow)
         };
-        if self.options.settings.profile == Profile::Istio || pods.is_empty() || pods.iter().any(is_allowed) {
+        if self.options.settings.profile.without_policy == WithoutPolicy::Allow
+            || pods.is_empty()
+            || pods.iter().any(is_allowed)
+        {
             return;
         }
         let what = format!("no ALLOW policy is for the workloads of {what}: nobody may call it");
@@ -370,6 +373,7 @@ impl<'a> Analysis<'a> {
                 let effect = match entry.policy.action {
                     Action::Allow => "never matches there",
                     Action::Deny => "is applied there without them, and may deny every connection",
+                    Action::Audit | Action::Custom => "never matches there",
                 };
                 let what = format!(
                     "port {port} of workload `{}` is declared as {}: a rule with HTTP fields {effect}",

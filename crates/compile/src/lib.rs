@@ -17,6 +17,7 @@ mod analyze;
 mod endpoints;
 mod gateways;
 mod hash;
+mod keys;
 mod library;
 mod model;
 mod mtls;
@@ -30,6 +31,7 @@ mod view;
 
 pub use allocations::Allocations;
 pub use codes::CODES;
+pub use keys::{KeyLocation, KeyOrigin};
 pub use options::Options;
 pub use positions::{Place, Positions};
 pub use static_plan::{StaticListener, StaticPlan, StaticRole, compile_static};

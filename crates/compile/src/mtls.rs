@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bartizan_config::istio::{self, PeerAuthentication};
 use bartizan_config::{Document, Finding, Severity};
-use bartizan_mesh::{MtlsMode, Profile};
+use bartizan_mesh::MtlsMode;
 use bartizan_types::{Labels, Name, Namespace, Port};
 
 use crate::codes;
@@ -86,10 +86,7 @@ impl MtlsRules {
 
     /// The modes of a workload (Istio `ComposePeerAuthentication`, with the profile's default where nothing speaks).
     pub(crate) fn of(&self, namespace: &Namespace, labels: &Labels, options: &Options) -> WorkloadMtls {
-        let mut holds = match options.settings.profile {
-            Profile::ZeroTrust => MtlsMode::Strict,
-            Profile::Istio => MtlsMode::Permissive,
-        };
+        let mut holds = options.settings.profile.mtls;
         let root = &options.settings.root_namespace;
         let own = self.namespaces.get(namespace);
         for rules in [self.namespaces.get(root), own].into_iter().flatten() {

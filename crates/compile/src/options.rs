@@ -77,7 +77,7 @@ mod tests {
             trust_domain: TrustDomain::parse("cluster.local").unwrap(),
             root_namespace: Name::parse("istio-system").unwrap(),
             cluster_domain: Hostname::parse("cluster.local").unwrap(),
-            profile: Profile::ZeroTrust,
+            profile: Profile::zero_trust(),
             paths: PathRule::RefuseAmbiguous,
         });
         options.base = PathBuf::from("/home/me");

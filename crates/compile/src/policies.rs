@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bartizan_config::istio::{self, AuthorizationPolicy, PolicyTarget};
-use bartizan_mesh::{Action, Condition, Matcher, Operation, PathMatch, Policy, Resource, Rule, Source};
+use bartizan_mesh::{
+    Action, Condition, Matcher, Operation, PathMatch, Policy, PolicyKind, Resource, Rule, Source,
+};
 use bartizan_types::{NamespacedName, PodRole, PodSpec, StringMatch};
 
 use crate::library::Library;
@@ -78,7 +80,10 @@ pub(crate) fn build(library: &Library, options: &Options) -> Policies {
 pub(crate) fn resolve(name: NamespacedName, written: &AuthorizationPolicy, options: &Options) -> Policy {
     let aliases = TrustDomainNames::new(options);
     Policy {
+        kind: PolicyKind::AuthorizationPolicy,
         name,
+        provider: None,
+        dry_run: false,
         action: match written.action {
             None | Some(istio::Action::Allow) => Action::Allow,
             Some(istio::Action::Deny) => Action::Deny,
@@ -94,6 +99,7 @@ pub(crate) fn resolve(name: NamespacedName, written: &AuthorizationPolicy, optio
                     .iter()
                     .map(|condition| aliases.condition(condition))
                     .collect(),
+                expression: None,
             })
             .collect(),
     }
@@ -129,6 +135,7 @@ impl TrustDomainNames {
             service_accounts: same(&source.service_accounts),
             trust_domains: self.trust_domains(&source.trust_domains),
             ip_blocks: same(&source.ip_blocks),
+            ..Source::default()
         }
     }
 

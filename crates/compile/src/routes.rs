@@ -72,6 +72,7 @@ pub(crate) fn build(
                 parents,
                 hostnames: route.hostnames.clone(),
                 rules,
+                is_for_people: false,
             })),
         };
         routes.insert(name, Arc::new(entry));

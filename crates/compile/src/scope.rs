@@ -38,7 +38,12 @@ fn could_match(rule: &Rule, identity: &SpiffeId) -> bool {
         | Condition::SourceIp(_)
         | Condition::DestinationIp(_)
         | Condition::DestinationPort(_)
-        | Condition::Sni(_) => true,
+        | Condition::Sni(_)
+        | Condition::RemoteIp(_)
+        | Condition::RequestPrincipal(_)
+        | Condition::RequestAudiences(_)
+        | Condition::RequestPresenter(_)
+        | Condition::RequestClaim(..) => true,
     })
 }
 

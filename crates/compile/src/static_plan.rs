@@ -10,7 +10,9 @@ use std::path::PathBuf;
 
 use bartizan_config::native::{StaticOutbound, StaticProxy};
 use bartizan_config::{Document, Finding, Severity};
-use bartizan_mesh::{Endpoint, Endpoints, InboundPort, Resource, Service, ServicePort, View, Workload};
+use bartizan_mesh::{
+    Endpoint, Endpoints, InboundPort, RemoteAddress, Resource, Service, ServicePort, View, Workload,
+};
 use bartizan_types::{
     Hostname, Labels, Name, NamespacedName, PodRole, PodSpec, Port, Protocol, RestartPolicy, SpiffeId,
 };
@@ -271,7 +273,7 @@ impl Compiler<'_> {
                     service: None,
                 });
             }
-            names.push(entry.policy.name.clone());
+            names.push(entry.policy.id());
             resources.push(Resource::Policy(entry.policy.clone()));
         }
         resources.push(Resource::View(View {
@@ -279,6 +281,9 @@ impl Compiler<'_> {
             identity: self.proxy.identity.clone(),
             labels: pod.labels.clone(),
             policies: names,
+            authentications: Vec::new(),
+            is_for_people: false,
+            remote: RemoteAddress::default(),
             mtls: modes.mode,
             inbound: inbound.into_values().collect(),
             gateway: None,
@@ -403,5 +408,6 @@ fn described(name: &NamespacedName, identity: &SpiffeId, addresses: Vec<IpAddr>)
         app: None,
         version: None,
         hostname: None,
+        labels: Labels::new(),
     }
 }

@@ -82,6 +82,10 @@ pub struct PolicyCount {
     pub allow: usize,
     /// With action DENY.
     pub deny: usize,
+    /// With action AUDIT.
+    pub audit: usize,
+    /// With action CUSTOM.
+    pub custom: usize,
 }
 
 impl World {
@@ -131,6 +135,8 @@ impl World {
             match entry.policy.action {
                 Action::Allow => policies.allow += 1,
                 Action::Deny => policies.deny += 1,
+                Action::Audit => policies.audit += 1,
+                Action::Custom => policies.custom += 1,
             }
         }
         let (gateway, listen) = match &spec.role {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bartizan_mesh::{Condition, InboundPort, MtlsMode, Policy, View, Workload};
-use bartizan_types::{Hostname, NamespacedName, PodReport, PodRole, PodSpec, Port, Protocol};
+use bartizan_mesh::{Condition, InboundPort, MtlsMode, Policy, RemoteAddress, View, Workload};
+use bartizan_types::{Hostname, Labels, NamespacedName, PodReport, PodRole, PodSpec, Port, Protocol};
 
 use crate::model::Model;
 use crate::names::in_namespace;
@@ -38,7 +38,7 @@ pub(crate) fn view(model: &Model, pod: &PodSpec, options: &Options) -> View {
     let mut view = view_without_policies(model, pod, options);
     let mtls = model.mtls.of(&pod.name.namespace, &pod.labels, options);
     for entry in policies_of(model, pod, options) {
-        view.policies.push(entry.policy.name.clone());
+        view.policies.push(entry.policy.id());
         for port in ports_in(&entry.policy) {
             if view.inbound_port(port).is_none() {
                 view.inbound.push(InboundPort {
@@ -106,6 +106,9 @@ pub(crate) fn view_without_policies(model: &Model, pod: &PodSpec, options: &Opti
         identity: pod.identity.clone(),
         labels: pod.labels.clone(),
         policies: Vec::new(),
+        authentications: Vec::new(),
+        is_for_people: false,
+        remote: RemoteAddress::default(),
         mtls: modes.mode,
         inbound: inbound.into_values().collect(),
         gateway,
@@ -153,6 +156,7 @@ pub(crate) fn workload(model: &Model, report: &PodReport, options: &Options) -> 
         app: label("app"),
         version: label("version"),
         hostname: own_hostname(model, pod, options),
+        labels: Labels::new(),
     }
 }
 

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bartizan_config::{Document, Finding};
-use bartizan_mesh::{Key, Policy, Profile, Resource};
+use bartizan_mesh::{Key, Policy, Reach, Resource};
 use bartizan_types::{Namespace, NamespacedName, PodReport, PodRole, PodSpec, SpiffeId};
 
 use crate::allocations::Allocations;
+use crate::keys::{Fetched, FetchedKeys, KeyOrigin};
 use crate::model::{Model, differing};
 use crate::names::in_namespace;
 use crate::options::Options;
@@ -27,6 +28,7 @@ pub struct World {
     pub(crate) reports: BTreeMap<NamespacedName, PodReport>,
     picture: Picture,
     plan: Vec<Arc<PodSpec>>,
+    keys: Fetched,
 }
 
 /// What proxies are told, kept so that a change can be told from it.
@@ -82,6 +84,7 @@ impl World {
             reports: BTreeMap::new(),
             picture,
             plan: Vec::new(),
+            keys: Fetched::new(),
         }
     }
 
@@ -124,6 +127,21 @@ impl World {
             workloads: [name.clone()].into(),
             services: BTreeSet::new(),
         })
+    }
+
+    /// The key sets that the documents speak of, by name: those that somebody should fetch.
+    pub fn key_sources(&self) -> Vec<KeyOrigin> {
+        Vec::new()
+    }
+
+    /// Takes in the keys (a JWKS with public keys only) that were fetched for a key set, and when, in seconds since 1970.
+    /// A key set that no document speaks of (any more) is forgotten.
+    pub fn report_keys(&mut self, name: &str, jwks: Arc<str>, fetched_at: i64) -> Update {
+        if !self.key_sources().iter().any(|origin| *origin.name == *name) {
+            return Update::default();
+        }
+        self.keys.insert(name.into(), FetchedKeys { jwks, fetched_at });
+        Update::default()
     }
 
     /// Everybody who is told something: the pods that a node reported, and those that are planned.
@@ -418,9 +436,9 @@ impl World {
             &self.options,
         ));
         let identities = self.picture.by_identity.keys();
-        let audience = match self.options.settings.profile {
-            Profile::Istio => identities.cloned().collect(),
-            Profile::ZeroTrust => {
+        let audience = match self.options.settings.profile.reach {
+            Reach::Everything => identities.cloned().collect(),
+            Reach::Allowed => {
                 let mut policies: BTreeMap<&NamespacedName, &Policy> = BTreeMap::new();
                 let mut is_served = entry.service.alias_of.is_some();
                 for spec in self.picture.in_namespace(&name.namespace) {

@@ -35,7 +35,7 @@ struct Case {
     #[serde(default)]
     documents: String,
     #[serde(default)]
-    profile: Option<Profile>,
+    profile: Option<String>,
     #[serde(default)]
     trust_domain: Option<TrustDomain>,
     /// Of every planned pod what differs from "running and ready, at 10.66.0.2 and following in the order of names".
@@ -93,7 +93,11 @@ fn options(case: &Case) -> Options {
             .unwrap_or_else(|| TrustDomain::parse("cluster.local").expect("a literal domain")),
         root_namespace: parse("istio-system"),
         cluster_domain: Hostname::parse("cluster.local").expect("a literal host"),
-        profile: case.profile.unwrap_or(Profile::ZeroTrust),
+        profile: match case.profile.as_deref() {
+            None | Some("zero-trust") => Profile::zero_trust(),
+            Some("istio") => Profile::istio(),
+            Some(other) => panic!("`{other}` is no profile"),
+        },
         paths: PathRule::RefuseAmbiguous,
     });
     options.base = PathBuf::from("/mesh");

@@ -291,12 +291,12 @@ fn folder(parts: &[Part]) -> Vec<Document> {
     reading.documents
 }
 
-fn options(profile: Profile) -> Options {
+fn options(profile: &Profile) -> Options {
     Options::new(Settings {
         trust_domain: TrustDomain::parse("cluster.local").unwrap(),
         root_namespace: Name::parse("istio-system").unwrap(),
         cluster_domain: Hostname::parse("cluster.local").unwrap(),
-        profile,
+        profile: profile.clone(),
         paths: PathRule::RefuseAmbiguous,
     })
 }
@@ -368,8 +368,8 @@ proptest! {
         first in prop::collection::vec(part(), 0..14),
         rest in prop::collection::vec(step(), 1..24),
     ) {
-        let profile = if zero_trust { Profile::ZeroTrust } else { Profile::Istio };
-        let mut world = World::new(options(profile));
+        let profile = if zero_trust { Profile::zero_trust() } else { Profile::istio() };
+        let mut world = World::new(options(&profile));
         let mut documents: Vec<Document> = Vec::new();
         let mut reports: BTreeMap<NamespacedName, PodReport> = BTreeMap::new();
         let mut held = Held::new();
@@ -402,7 +402,7 @@ proptest! {
                 }
                 Step::Stranger { name, label, account, ready } => {
                     let name = NamespacedName::parse(&format!("shop/run-{name}")).unwrap();
-                    let mut template = World::new(options(profile));
+                    let mut template = World::new(options(&profile));
                     let text = format!("apiVersion: v1\nkind: Pod\nmetadata: {{ name: {}, namespace: shop, labels: {{ l: l{label} }} }}\nspec: {{ serviceAccountName: a{account}, containers: [{{ name: c, command: [run] }}] }}", name.name);
                     let mut all = read(&SourceFile::new("run.yaml", text.as_str())).documents;
                     all.extend(folder(&[]));
@@ -444,7 +444,7 @@ proptest! {
             prop_assert_eq!(update.plan_changed, plan_before != world.plan());
 
             // A fresh world says the same.
-            let mut fresh_options = options(profile);
+            let mut fresh_options = options(&profile);
             fresh_options.allocations = world.allocations().clone();
             let mut fresh = World::new(fresh_options);
             for report in reports.values().rev() {

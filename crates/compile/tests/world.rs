@@ -50,7 +50,7 @@ fn options() -> Options {
         trust_domain: TrustDomain::parse("cluster.local").expect("a literal"),
         root_namespace: Name::parse("istio-system").expect("a literal"),
         cluster_domain: Hostname::parse("cluster.local").expect("a literal"),
-        profile: Profile::ZeroTrust,
+        profile: Profile::zero_trust(),
         paths: PathRule::RefuseAmbiguous,
     })
 }

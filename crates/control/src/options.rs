@@ -79,10 +79,11 @@ pub fn settings(profile: Profile, trust_domain: TrustDomain) -> Settings {
         trust_domain,
         root_namespace: Name::parse("istio-system").expect("the name is a literal"),
         cluster_domain: Hostname::parse("cluster.local").expect("the name is a literal"),
-        profile,
-        paths: match profile {
-            Profile::ZeroTrust => PathRule::RefuseAmbiguous,
-            Profile::Istio => PathRule::Base,
+        paths: if profile == Profile::istio() {
+            PathRule::Base
+        } else {
+            PathRule::RefuseAmbiguous
         },
+        profile,
     }
 }

@@ -8,9 +8,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bartizan_config::finding::{Paint, render};
 use bartizan_config::{Finding, Severity};
-use bartizan_mesh::{MtlsMode, Profile, ServicePort};
+use bartizan_mesh::{MtlsMode, ServicePort};
 use bartizan_types::{
-    ContainerReport, GatewayListen, NamespacedName, PodPhase, Port, SpiffeId, TrustDomain, Version,
+    ContainerReport, GatewayListen, Name, NamespacedName, PodPhase, Port, SpiffeId, TrustDomain, Version,
 };
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +28,8 @@ pub struct Status {
     pub version: Version,
     /// When the documents of this version were accepted.
     pub accepted_at: Option<i64>,
-    /// The settings' profile.
-    pub profile: Profile,
+    /// The name of the settings' profile.
+    pub profile: Name,
     /// The mesh's trust domain.
     pub trust_domain: TrustDomain,
     /// Who signs.

@@ -231,13 +231,10 @@ fn ports(service: &ServiceStatus) -> String {
 
 fn drawn(status: &Status) -> String {
     let mut out = format!(
-        "version {}, trust domain {}, {}\n{}: {}\n\n{}",
+        "version {}, trust domain {}, profile {}\n{}: {}\n\n{}",
         status.version,
         status.trust_domain,
-        match status.profile {
-            bartizan_mesh::Profile::ZeroTrust => "profile zero-trust",
-            bartizan_mesh::Profile::Istio => "profile istio",
-        },
+        status.profile,
         status.authority.kind,
         status.authority.notice,
         workloads(status)

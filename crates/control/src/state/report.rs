@@ -30,7 +30,7 @@ impl Owner {
             uptime_seconds: now.duration_since(self.started).unwrap_or_default().as_secs(),
             version: self.numbering.version(),
             accepted_at: self.documents.accepted_at,
-            profile: self.compile.settings.profile,
+            profile: self.compile.settings.profile.name.clone(),
             trust_domain: self.compile.settings.trust_domain.clone(),
             authority: AuthorityStatus::default(),
             node: self.node.as_ref().map(|node| NodeStatus {

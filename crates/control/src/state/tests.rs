@@ -133,7 +133,7 @@ impl Play {
         let state = tempfile::tempdir().unwrap();
         let domain = TrustDomain::parse("cluster.local").unwrap();
         let setup = Setup {
-            compile: CompileOptions::new(settings(Profile::ZeroTrust, domain)),
+            compile: CompileOptions::new(settings(Profile::zero_trust(), domain)),
             strict: false,
             versions: VersionStore::open(state.path()).unwrap(),
             now: || SystemTime::UNIX_EPOCH,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use bartizan_mesh::{MtlsMode, Profile};
-use bartizan_types::{NamespacedName, SpiffeId, TrustDomain, Version};
+use bartizan_mesh::MtlsMode;
+use bartizan_types::{Name, NamespacedName, SpiffeId, TrustDomain, Version};
 
 use super::scrape::Merged;
 use crate::status::{AuthorityStatus, Counts, Status, WorkloadStatus};
@@ -25,7 +25,7 @@ pub fn metrics_reference() -> Option<String> {
         uptime_seconds: 0,
         version: Version::default(),
         accepted_at: None,
-        profile: Profile::ZeroTrust,
+        profile: Name::parse("zero-trust").ok()?,
         trust_domain: TrustDomain::parse("cluster.local").ok()?,
         authority: AuthorityStatus::default(),
         node: None,

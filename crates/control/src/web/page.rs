@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
-use bartizan_mesh::{MtlsMode, Profile};
+use bartizan_mesh::MtlsMode;
 
 use crate::status::{Status, WorkloadStatus};
 
@@ -40,10 +40,7 @@ pub(super) fn render(status: &Status) -> String {
 
 fn write_page(page: &mut String, status: &Status) -> fmt::Result {
     page.write_str(HEAD)?;
-    let profile = match status.profile {
-        Profile::ZeroTrust => "zero-trust",
-        Profile::Istio => "istio",
-    };
+    let profile = &status.profile;
     writeln!(
         page,
         "<h1>bartizan</h1>\n<p>Trust domain <b>{}</b>, profile <b>{profile}</b>, version <b>{}</b> of {} documents, \

@@ -141,7 +141,7 @@ impl Place {
             sources: vec![self.documents()],
             state_directory: self.state(),
             run_directory: self.run_directory(),
-            settings: settings(Profile::ZeroTrust, domain),
+            settings: settings(Profile::zero_trust(), domain),
             svid_ttl: Duration::from_hours(1),
             gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             control: UnixListener::bind(&socket).unwrap(),

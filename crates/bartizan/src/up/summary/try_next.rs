@@ -119,7 +119,10 @@ impl Told {
                     Resource::Settings(_)
                     | Resource::Endpoints(_)
                     | Resource::Workload(_)
-                    | Resource::Listener(_),
+                    | Resource::Listener(_)
+                    | Resource::RequestAuthentication(_)
+                    | Resource::KeySet(_)
+                    | Resource::Provider(_),
                 )
                 | Err(_) => {}
             }
@@ -152,7 +155,7 @@ impl Told {
             let view = self
                 .views
                 .iter()
-                .find(|view| view.policies.contains(&policy.name))?;
+                .find(|view| view.policies.contains(&policy.id()))?;
             let name = view.inbound.iter().find_map(|inbound| inbound.service.as_ref())?;
             let service = self.services.iter().find(|service| service.name == *name)?;
             let port = service.ports.first()?;

@@ -1,6 +1,6 @@
 //! One line of the access log: Istio's default JSON fields under Istio's names, and bartizan's own after them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use bartizan_types::DecisionId;
@@ -82,10 +82,46 @@ pub struct AccessRecord<'a> {
     pub allowed: Option<bool>,
     /// The rule that decided, such as `ns[shop]-policy[cart]-rule[0]`.
     pub policy: Option<&'a str>,
+    /// The client's address as trusted proxies tell it; written where it is not that of the connection.
+    pub remote_address: Option<IpAddr>,
+    /// What the connection's handshake agreed on.
+    pub tls: Option<TlsRecord<'a>>,
+    /// The user that was proven, as a JSON object; never the token.
+    pub request_auth: Option<&'a str>,
+    /// Why no user was proven although there was a token.
+    pub request_auth_error: Option<&'a str>,
+    /// What an external authorizer answered, as a JSON object.
+    pub authorizer: Option<&'a str>,
+    /// The AUDIT rules that matched.
+    pub audited: &'a [String],
+    /// What the ALLOW policies in dry run would have done.
+    pub dry_run_allow: Option<DryRun<'a>>,
+    /// What the DENY policies in dry run would have done.
+    pub dry_run_deny: Option<DryRun<'a>>,
     /// The version of the configuration that decided.
     pub config_version: u64,
     /// How often the request was sent.
     pub attempts: u32,
+}
+
+/// What a TLS handshake agreed on (Envoy's `DOWNSTREAM_TLS_VERSION`, `DOWNSTREAM_TLS_CIPHER`).
+#[derive(Clone, Copy, Debug)]
+pub struct TlsRecord<'a> {
+    /// Such as `TLSv1.3`.
+    pub version: &'a str,
+    /// The cipher suite, such as `TLS13_AES_256_GCM_SHA384`.
+    pub cipher: &'a str,
+    /// The key exchange group, such as `X25519MLKEM768`.
+    pub group: &'a str,
+}
+
+/// The result of policies in dry run (annotation `istio.io/dry-run`).
+#[derive(Clone, Copy, Debug)]
+pub struct DryRun<'a> {
+    /// The rule that would have decided; none where no rule matched.
+    pub policy: Option<&'a str>,
+    /// Whether they would have let it pass.
+    pub allowed: bool,
 }
 
 impl AccessRecord<'_> {
@@ -126,6 +162,14 @@ impl AccessRecord<'_> {
             decision_id: None,
             allowed: None,
             policy: None,
+            remote_address: None,
+            tls: None,
+            request_auth: None,
+            request_auth_error: None,
+            authorizer: None,
+            audited: &[],
+            dry_run_allow: None,
+            dry_run_deny: None,
             config_version: 0,
             attempts: 0,
         }
@@ -210,10 +254,64 @@ impl AccessRecord<'_> {
         if self.canonical_path.is_some() {
             bytes(out, b",\"canonical_path\":", self.canonical_path);
         }
+        self.write_rare(out);
         count(out, b",\"config_version\":", self.config_version);
         count(out, b",\"attempts\":", u64::from(self.attempts));
         out.extend_from_slice(b"}\n");
     }
+}
+
+impl AccessRecord<'_> {
+    /// What most lines have not, and then do not name.
+    fn write_rare(&self, out: &mut Vec<u8>) {
+        if let Some(address) = self.remote_address {
+            out.extend_from_slice(b",\"remote_address\":\"");
+            json::ip(out, address);
+            out.push(b'"');
+        }
+        if let Some(tls) = self.tls {
+            text(out, b",\"downstream_tls_version\":", Some(tls.version));
+            text(out, b",\"downstream_tls_cipher\":", Some(tls.cipher));
+            text(out, b",\"downstream_tls_group\":", Some(tls.group));
+        }
+        object(out, b",\"request_auth\":", self.request_auth);
+        if self.request_auth_error.is_some() {
+            text(out, b",\"request_auth_error\":", self.request_auth_error);
+        }
+        object(out, b",\"authorizer\":", self.authorizer);
+        if !self.audited.is_empty() {
+            out.extend_from_slice(b",\"audited\":[");
+            for (at, rule) in self.audited.iter().enumerate() {
+                if at > 0 {
+                    out.push(b',');
+                }
+                json::string(out, rule.as_bytes());
+            }
+            out.push(b']');
+        }
+        // Istio's names of the dynamic metadata.
+        if let Some(result) = self.dry_run_allow {
+            dry_run(out, "allow", result);
+        }
+        if let Some(result) = self.dry_run_deny {
+            dry_run(out, "deny", result);
+        }
+    }
+}
+
+/// A JSON object that was put together elsewhere.
+fn object(out: &mut Vec<u8>, key: &[u8], value: Option<&str>) {
+    if let Some(value) = value {
+        out.extend_from_slice(key);
+        out.extend_from_slice(value.as_bytes());
+    }
+}
+
+fn dry_run(out: &mut Vec<u8>, action: &str, result: DryRun<'_>) {
+    let key = |what| format!(",\"istio_dry_run_{action}_shadow_{what}\":");
+    text(out, key("effective_policy_id").as_bytes(), result.policy);
+    let allowed = if result.allowed { "allowed" } else { "denied" };
+    text(out, key("engine_result").as_bytes(), Some(allowed));
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -347,6 +445,49 @@ mod tests {
         assert_eq!(value["decision"], "deny");
         assert_eq!(value["reporter"], "destination");
         assert!(value["user_agent"].is_null() && value.get("canonical_path").is_none());
+    }
+
+    #[test]
+    fn what_a_decision_rests_on_is_written_under_istios_names() {
+        let audited = ["ns[a]-policy[b]-rule[0]".to_owned(), "\"".to_owned()];
+        let record = AccessRecord {
+            remote_address: Some("203.0.113.7".parse().unwrap()),
+            tls: Some(TlsRecord {
+                version: "TLSv1.3",
+                cipher: "TLS13_AES_256_GCM_SHA384",
+                group: "X25519",
+            }),
+            request_auth: Some(r#"{"issuer":"https://i","claims":{"a":["b"]}}"#),
+            request_auth_error: Some("the token has expired"),
+            authorizer: Some(r#"{"provider":"opa","allowed":true}"#),
+            audited: &audited,
+            dry_run_allow: Some(DryRun {
+                policy: None,
+                allowed: false,
+            }),
+            dry_run_deny: Some(DryRun {
+                policy: Some("ns[a]-policy[c]-rule[1]"),
+                allowed: false,
+            }),
+            ..AccessRecord::new(UNIX_EPOCH, Reporter::Destination)
+        };
+        let value = line(&record);
+        assert_eq!(value["remote_address"], "203.0.113.7");
+        assert_eq!(value["downstream_tls_version"], "TLSv1.3");
+        assert_eq!(value["request_auth"]["claims"]["a"][0], "b");
+        assert_eq!(value["request_auth_error"], "the token has expired");
+        assert_eq!(value["authorizer"]["provider"], "opa");
+        assert_eq!(value["audited"][1], "\"");
+        assert!(value["istio_dry_run_allow_shadow_effective_policy_id"].is_null());
+        assert_eq!(value["istio_dry_run_allow_shadow_engine_result"], "denied");
+        assert_eq!(
+            value["istio_dry_run_deny_shadow_effective_policy_id"],
+            "ns[a]-policy[c]-rule[1]"
+        );
+        let bare = line(&AccessRecord::new(UNIX_EPOCH, Reporter::Source));
+        for key in ["remote_address", "request_auth", "authorizer", "audited"] {
+            assert!(bare.get(key).is_none(), "{key}");
+        }
     }
 
     proptest! {

@@ -42,7 +42,14 @@ families! {
     CONNECTIONS_OPEN = Gauge "bartizan_connections_open" ["direction"] "Connections that are open now, by direction (inbound, outbound, gateway).";
     CONNECTIONS = Counter "bartizan_connections_total" ["direction"] "Connections that were accepted.";
     CONNECTIONS_REFUSED = Counter "bartizan_connections_refused_total" ["direction", "reason"] "Connections that were refused before anything was carried.";
-    CONNECTIONS_JUDGED = Counter "bartizan_connections_judged_closed_total" ["direction", "reason"] "Open connections that a change of policy or trust closed.";
+    CONNECTIONS_JUDGED = Counter "bartizan_connections_judged_closed_total" ["direction", "reason"] "Open connections and streams that a change of policy, trust or users' keys ended.";
+    JWT_VERIFIED = Counter "bartizan_jwt_verified_total" [] "Tokens whose signature was verified and that were accepted.";
+    JWT_REMEMBERED = Counter "bartizan_jwt_remembered_total" ["result"] "Tokens that were known from before, so that nothing was verified: accepted or refused.";
+    JWT_REFUSED = Counter "bartizan_jwt_refused_total" ["reason"] "Requests that were answered 401, by why their token was refused.";
+    JWT_KEYS_ASKED = Counter "bartizan_jwt_keys_asked_total" ["result"] "Requests with a token of an unknown key: asked (the control plane was told), waited (others had told it), limited (refused at once).";
+    JWT_KEYS_FOUND = Counter "bartizan_jwt_keys_found_total" ["result"] "Requests that had waited for new keys: found or not_found.";
+    POLICY_SHADOW = Counter "bartizan_policy_shadow_total" ["action", "result"] "Requests that policies in dry run judged, by their action and what they would have done.";
+    POLICY_AUDITED = Counter "bartizan_policy_audited_total" ["policy_namespace", "policy", "rule"] "Requests that an AUDIT rule matched.";
     REQUESTS_REFUSED = Counter "bartizan_requests_refused_total" ["direction", "reason"] "Requests that could not be read or that no route serves.";
     UPSTREAM_CONNECTS = Counter "bartizan_upstream_connects_total" ["result"] "Connections to upstreams that were tried.";
     UPSTREAM_REUSED = Counter "bartizan_upstream_reused_total" [] "Requests that went over a kept connection.";

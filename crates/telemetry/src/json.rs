@@ -69,6 +69,17 @@ pub fn number(out: &mut Vec<u8>, mut value: u64) {
 pub fn address(out: &mut Vec<u8>, address: SocketAddr) {
     out.push(b'"');
     match address.ip().to_canonical() {
+        IpAddr::V4(_) => ip(out, address.ip()),
+        IpAddr::V6(v6) => out.extend_from_slice(format!("[{v6}]").as_bytes()),
+    }
+    out.push(b':');
+    number(out, u64::from(address.port()));
+    out.push(b'"');
+}
+
+/// Appends an address as text, without quotes; an IPv4-mapped one as IPv4.
+pub fn ip(out: &mut Vec<u8>, address: IpAddr) {
+    match address.to_canonical() {
         IpAddr::V4(v4) => {
             for (at, octet) in v4.octets().into_iter().enumerate() {
                 if at > 0 {
@@ -77,11 +88,8 @@ pub fn address(out: &mut Vec<u8>, address: SocketAddr) {
                 number(out, u64::from(octet));
             }
         }
-        IpAddr::V6(v6) => out.extend_from_slice(format!("[{v6}]").as_bytes()),
+        IpAddr::V6(v6) => out.extend_from_slice(v6.to_string().as_bytes()),
     }
-    out.push(b':');
-    number(out, u64::from(address.port()));
-    out.push(b'"');
 }
 
 #[cfg(test)]

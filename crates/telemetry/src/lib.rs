@@ -16,7 +16,7 @@ mod own_process;
 mod timestamp;
 
 pub use access_log::{AccessLog, AccessLogLimits, AccessLogWorker, Sink};
-pub use access_record::AccessRecord;
+pub use access_record::{AccessRecord, DryRun, TlsRecord};
 pub use encode::CONTENT_TYPE;
 pub use families::Family;
 pub use flags::ResponseFlags;

@@ -14,6 +14,13 @@ TOP = HERE.parent
 SIDE = HERE / "side-by-side"
 
 
+def policy_peers():
+    """Rules by the thousand, and tokens: remembered, each one new, and the same bytes that nobody looks at."""
+    rules = [f"{peer}rbac={count}" for count in (1, 100, 1000, 10000) for peer in ("envoy:l7,", "bartizan:")]
+    tokens = [f"{peer}{what}" for alg in ("rs256", "es256") for what in (f"opaque={alg}", f"jwt={alg}", f"jwt={alg},many") for peer in ("envoy:l7,", "bartizan:")]
+    return [*rules, *tokens, "envoy:l7,jwt=rs256,cache"]
+
+
 def main():
     short = "--short" in sys.argv[1:]
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "bartizan-bench"
@@ -30,11 +37,15 @@ def main():
     out = results / time.strftime("%Y%m%d-%H%M%S.jsonl")
     tests = "start,h1_fixed,h1_max,grpc_fixed,grpc_max,bulk,conn_server"
     if short:
-        command = ["--rounds", "1", "--secs", "0.25", "--tests", tests, "none", "floor-l7", "bartizan"]
+        runs = [["--rounds", "1", "--secs", "0.25", "--tests", tests, "none", "floor-l7", "bartizan"],
+                ["--rounds", "1", "--secs", "0.25", "--tests", "h1_max", "bartizan:rbac=1000", "bartizan:jwt=rs256", "bartizan:jwt=es256,many"]]
     else:
-        command = ["--rounds", "3", "--tests", tests + ",idle", "none", "floor-l7", "envoy:l7", "bartizan"]
-    subprocess.run([sys.executable, str(SIDE / "run.py"), "--out", str(out), *command], check=True)
-    subprocess.run([sys.executable, str(SIDE / "report.py"), str(out)], check=True)
+        runs = [["--rounds", "3", "--tests", tests + ",idle", "none", "floor-l7", "envoy:l7", "bartizan"],
+                ["--rounds", "3", "--tests", "h1_max", *policy_peers()]]
+    for at, command in enumerate(runs):
+        part = out.with_suffix(f".{at}.jsonl")
+        subprocess.run([sys.executable, str(SIDE / "run.py"), "--out", str(part), *command], check=True)
+        subprocess.run([sys.executable, str(SIDE / "report.py"), str(part)], check=True)
 
 
 if __name__ == "__main__":

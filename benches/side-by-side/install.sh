@@ -19,3 +19,4 @@ packages="--package bench-tools --package bench-floor"; [ -n "$short" ] || packa
 CARGO_TARGET_DIR="$WORK/target" cargo build --release --manifest-path "$HERE/crates/Cargo.toml" $packages
 "$HERE/certs.sh" "$WORK/certs" ec
 "$HERE/certs.sh" "$WORK/certs-rsa" rsa
+"$WORK/target/release/tokens" "$WORK/certs"

@@ -27,4 +27,7 @@ if side == "server":
     for at in range(0, len(rules), 500):
         documents.append({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": f"p{at}", "namespace": "default"},
                           "spec": {"action": "ALLOW", "rules": rules[at:at + 500]}})
+    if "jwt" in opt:
+        documents.append({"apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication", "metadata": {"name": "users", "namespace": "default"},
+                          "spec": {"jwtRules": [{"issuer": "bench", "audiences": ["svc"], "forwardOriginalToken": True, "jwks": open(f"{certs}/jwks.json").read()}]}})
 print("\n---\n".join(json.dumps(d) for d in documents))

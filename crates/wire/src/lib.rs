@@ -11,6 +11,7 @@ pub mod h1;
 pub mod h2;
 pub mod head;
 pub mod pool;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod sniff;
 pub mod socket;

@@ -1,4 +1,5 @@
-//! Runs `cases/http1`: what heads say, what is refused, and what comes out on both sides of an exchange.
+//! Runs `cases/http1`: what heads say, what is refused, and what comes out on both sides of an exchange; and
+//! `cases/proxy-protocol`: what a load balancer says of its client.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,6 +14,7 @@ use bartizan_wire::exchange::{send_request, send_response};
 use bartizan_wire::h1::parse::{Framing, HeadScan, ParseError, Parsed, parse_request, parse_response};
 use bartizan_wire::h1::{ClientConnection, HeadError, Limits, ServerConnection};
 use bartizan_wire::head::{Headers, RequestHead, ResponseHead};
+use bartizan_wire::proxy_protocol::{Parsed as ProxyHeader, parse as parse_proxy_header};
 use bytes::Bytes;
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -299,6 +301,69 @@ fn run(path: &Path) -> datatest_stable::Result<()> {
     Ok(())
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProxyProtocol {
+    #[expect(dead_code, reason = "for the reader of the file")]
+    why: String,
+    #[expect(dead_code, reason = "for the reader of the file")]
+    source: String,
+    headers: Vec<ProxyHeaderCase>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProxyHeaderCase {
+    why: String,
+    /// As text.
+    text: Option<String>,
+    /// As hexadecimal digits, spaces apart.
+    hex: Option<String>,
+    /// Put behind it, so many times `x`.
+    fill: Option<usize>,
+    /// Client and destination; `[]` where the header speaks of none.
+    addresses: Option<Vec<String>>,
+    /// Bytes of the header.
+    length: Option<usize>,
+    /// A word of the reason.
+    refuse: Option<String>,
+    #[serde(default)]
+    need_more: bool,
+}
+
+fn check_proxy_header(case: &ProxyHeaderCase) {
+    let why = &case.why;
+    let mut bytes = latin1(case.text.as_deref().unwrap_or_default());
+    for digits in case.hex.iter().flat_map(|hex| hex.split_whitespace()) {
+        for at in (0..digits.len()).step_by(2) {
+            bytes.push(u8::from_str_radix(&digits[at..at + 2], 16).unwrap());
+        }
+    }
+    bytes.extend(std::iter::repeat_n(b'x', case.fill.unwrap_or_default()));
+    match (parse_proxy_header(&bytes), &case.refuse) {
+        (Err(error), Some(word)) => assert!(error.to_string().contains(word), "{why}: {error}"),
+        (Ok(ProxyHeader::NeedMore), None) => assert!(case.need_more, "{why}: more is wanted"),
+        (Ok(ProxyHeader::Header { addresses, length }), None) => {
+            assert!(!case.need_more, "{why}: nothing more is wanted");
+            let said: Vec<String> = addresses
+                .iter()
+                .flat_map(|both| [both.source.to_string(), both.destination.to_string()])
+                .collect();
+            assert_eq!(Some(said), case.addresses, "{why}");
+            assert_eq!(Some(length), case.length, "{why}");
+        }
+        (result, refuse) => panic!("{why}: {result:?}, to be refused: {refuse:?}"),
+    }
+}
+
+fn run_proxy_protocol(path: &Path) -> datatest_stable::Result<()> {
+    let cases: ProxyProtocol = serde_saphyr::from_str(&std::fs::read_to_string(path)?)?;
+    assert!(!cases.headers.is_empty(), "no case");
+    cases.headers.iter().for_each(check_proxy_header);
+    Ok(())
+}
+
 datatest_stable::harness! {
     { test = run, root = "../../cases/http1", pattern = r"\.yaml$" },
+    { test = run_proxy_protocol, root = "../../cases/proxy-protocol", pattern = r"\.yaml$" },
 }

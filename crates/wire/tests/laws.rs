@@ -11,6 +11,7 @@ use bartizan_wire::h1::chunk::{BodyDecoder, BodyError, Decoded};
 use bartizan_wire::h1::encode::{ResponseTo, chunk_size, last_chunk, request_head, response_head};
 use bartizan_wire::h1::parse::{Framing, HeadScan, parse_request, parse_response};
 use bartizan_wire::head::{BodyLength, Headers, RequestHead, ResponseHead};
+use bartizan_wire::proxy_protocol::{self, Addresses, Parsed};
 use bartizan_wire::sniff::{FirstBytes, classify};
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode};
@@ -214,5 +215,104 @@ proptest! {
             }
             known = now;
         }
+    }
+}
+
+fn ends(is_v6: bool) -> impl Strategy<Value = Addresses> {
+    let one = (any::<u128>(), any::<u32>(), any::<u16>()).prop_map(move |(six, four, port)| {
+        let ip = if is_v6 {
+            std::net::IpAddr::V6(six.into())
+        } else {
+            std::net::IpAddr::V4(four.into())
+        };
+        std::net::SocketAddr::new(ip, port)
+    });
+    (one.clone(), one).prop_map(|(source, destination)| Addresses { source, destination })
+}
+
+/// Groups of hexadecimal digits: the form that has no IPv4 part.
+fn text(ip: std::net::IpAddr) -> String {
+    match ip {
+        std::net::IpAddr::V4(four) => four.to_string(),
+        std::net::IpAddr::V6(six) => six.segments().map(|group| format!("{group:x}")).join(":"),
+    }
+}
+
+fn proxy_line(ends: &Addresses) -> Vec<u8> {
+    let kind = if ends.source.is_ipv6() { "TCP6" } else { "TCP4" };
+    let (source, destination) = (ends.source, ends.destination);
+    let addresses = format!("{} {}", text(source.ip()), text(destination.ip()));
+    format!(
+        "PROXY {kind} {addresses} {} {}\r\n",
+        source.port(),
+        destination.port()
+    )
+    .into_bytes()
+}
+
+fn proxy_block(ends: &Addresses, extensions: &[u8]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for ip in [ends.source.ip(), ends.destination.ip()] {
+        match ip {
+            std::net::IpAddr::V4(four) => block.extend(four.octets()),
+            std::net::IpAddr::V6(six) => block.extend(six.octets()),
+        }
+    }
+    block.extend(ends.source.port().to_be_bytes());
+    block.extend(ends.destination.port().to_be_bytes());
+    block.extend(extensions);
+    let family = if ends.source.is_ipv6() { 0x21 } else { 0x11 };
+    let mut bytes = b"\r\n\r\n\0\r\nQUIT\n".to_vec();
+    bytes.extend([0x21, family]);
+    bytes.extend(u16::try_from(block.len()).unwrap().to_be_bytes());
+    bytes.extend(block);
+    bytes
+}
+
+/// What was said once is said of all longer beginnings.
+fn proxy_header_is_steady(bytes: &[u8]) {
+    let mut said = Ok(Parsed::NeedMore);
+    for end in 0..=bytes.len() {
+        let now = proxy_protocol::parse(&bytes[..end]);
+        assert!(
+            said == Ok(Parsed::NeedMore) || said == now,
+            "{said:?} became {now:?} at {end}"
+        );
+        said = now;
+    }
+}
+
+proptest! {
+    #[test]
+    fn proxy_headers_read_back_the_same(
+        ends in any::<bool>().prop_flat_map(ends),
+        extensions in vec(any::<u8>(), 0..40),
+        behind in vec(any::<u8>(), 0..40),
+    ) {
+        for header in [proxy_line(&ends), proxy_block(&ends, &extensions)] {
+            let bytes = [&header[..], &behind].concat();
+            let expected = Parsed::Header { addresses: Some(ends), length: header.len() };
+            prop_assert_eq!(proxy_protocol::parse(&bytes), Ok(expected));
+            proxy_header_is_steady(&bytes);
+        }
+    }
+
+    #[test]
+    fn bytes_that_nearly_are_a_proxy_header_are_judged_once(
+        ends in any::<bool>().prop_flat_map(ends),
+        changes in vec((0_usize..60, any::<u8>()), 1..4),
+    ) {
+        for mut header in [proxy_line(&ends), proxy_block(&ends, b"")] {
+            for (at, byte) in &changes {
+                let length = header.len();
+                header[at % length] = *byte;
+            }
+            proxy_header_is_steady(&header);
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_judged_once(bytes in vec(any::<u8>(), 0..300)) {
+        proxy_header_is_steady(&bytes);
     }
 }

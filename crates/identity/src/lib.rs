@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod crypto;
 pub mod csr;
 mod ecdsa;
+pub mod jwt;
 pub mod key;
 pub mod leaf;
 pub mod pem;

@@ -1,0 +1,1 @@
+//! What must verify, and what must not.

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig};
+use rustls::{CipherSuite, ClientConfig, HandshakeKind, ProtocolVersion, ServerConfig};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -37,6 +37,8 @@ pub struct TlsFacts {
     pub group: Option<String>,
     /// The protocol version.
     pub version: Option<ProtocolVersion>,
+    /// The cipher suite by its IANA name, such as `TLS_AES_256_GCM_SHA384`.
+    pub cipher: Option<&'static str>,
     /// An earlier session was taken up: no certificate was sent this time, and `chain` is from that session.
     pub resumed: bool,
 }
@@ -132,7 +134,31 @@ fn facts<D>(session: &rustls::ConnectionCommon<D>) -> TlsFacts {
             .negotiated_key_exchange_group()
             .map(|group| format!("{:?}", group.name())),
         version: session.protocol_version(),
+        cipher: session
+            .negotiated_cipher_suite()
+            .and_then(|suite| cipher_name(suite.suite())),
         resumed: session.handshake_kind() == Some(HandshakeKind::Resumed),
+    }
+}
+
+/// The IANA name; rustls has its own for the suites of TLS 1.3.
+fn cipher_name(suite: CipherSuite) -> Option<&'static str> {
+    match suite {
+        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
+        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
+        other => other.as_str(),
+    }
+}
+
+impl TlsFacts {
+    /// The protocol version as Envoy writes it: `TLSv1.3`.
+    pub fn version_text(&self) -> Option<&'static str> {
+        match self.version? {
+            ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
+            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
+            other => other.as_str(),
+        }
     }
 }
 

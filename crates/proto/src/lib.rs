@@ -7,3 +7,9 @@
 pub mod v1alpha1 {
     include!("gen/bartizan.v1alpha1.rs");
 }
+
+/// What external authorizers are asked and answer: a subset of `envoy.service.auth.v3`.
+#[expect(missing_docs, reason = "generated; the .proto files have the comments")]
+pub mod ext_authz {
+    include!("gen/envoy.service.auth.v3.rs");
+}

@@ -22,6 +22,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok(())
     };
     write("proto", false, false, true)?;
+    // Messages alone: the data plane's workers speak gRPC to authorizers over their own upstream connections.
+    let authorizers = protox::compile(["envoy/service/auth/v3/external_auth.proto"], [root.join("proto")])?;
+    prost_build::Config::new()
+        .bytes(["."])
+        .btree_map(["."])
+        .out_dir(root.join("crates/proto/src/gen"))
+        .compile_fds(authorizers)?;
     write("control", false, true, false)?;
     write("proxy", true, false, false)?;
     write("bartizan", true, false, false)?;

@@ -201,18 +201,14 @@ impl<'a> Analysis<'a> {
         else {
             return;
         };
-        let selected: Vec<_> = self.pods().filter(|pod| entry.selects(pod)).collect();
-        if selected.is_empty() && entry.is_selective() {
-            let place = if entry.is_root {
-                "in the mesh".to_owned()
-            } else {
-                format!("of namespace `{}`", entry.policy.name.namespace)
-            };
+        let selected: Vec<_> = self.pods().filter(|pod| entry.attachment.selects(pod)).collect();
+        if selected.is_empty() && entry.attachment.is_selective() {
+            let place = entry.attachment.place();
             let what = format!("policy `{}` selects no workload {place}", entry.policy.name);
             let finding = document.finding(
                 codes::SELECTS_NOTHING,
                 Severity::Warning,
-                entry.target_path(),
+                entry.attachment.path(),
                 what,
             );
             findings

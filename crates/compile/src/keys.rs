@@ -44,6 +44,18 @@ impl KeyLocation {
     }
 }
 
+/// Every key set once; where documents disagree on the timeout, the longest holds.
+pub(crate) fn sources<'a>(origins: impl Iterator<Item = &'a KeyOrigin>) -> BTreeMap<Arc<str>, KeyOrigin> {
+    let mut sources: BTreeMap<Arc<str>, KeyOrigin> = BTreeMap::new();
+    for origin in origins {
+        let known = sources
+            .entry(origin.name.clone())
+            .or_insert_with(|| origin.clone());
+        known.timeout = known.timeout.max(origin.timeout);
+    }
+    sources
+}
+
 /// What was fetched of a key set last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FetchedKeys {

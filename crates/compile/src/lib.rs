@@ -14,6 +14,7 @@ pub mod update;
 pub mod world;
 
 mod analyze;
+mod authentications;
 mod endpoints;
 mod gateways;
 mod hash;
@@ -22,11 +23,14 @@ mod library;
 mod model;
 mod mtls;
 mod names;
+mod people;
 mod plan;
 mod policies;
+mod providers;
 mod routes;
 mod scope;
 mod services;
+mod target;
 mod view;
 
 pub use allocations::Allocations;

@@ -4,16 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bartizan_config::{Document, Finding, Resource, Severity};
-use bartizan_types::NamespacedName;
+use bartizan_mesh::RemoteAddress;
+use bartizan_types::{NamespacedName, PodSpec};
 
 use crate::allocations::Allocations;
+use crate::authentications::{self, Authentications};
 use crate::gateways::{self, Gateways};
+use crate::keys::{self, KeyOrigin};
 use crate::library::Library;
 use crate::mtls::MtlsRules;
 use crate::options::Options;
+use crate::people::MarkedServices;
 use crate::plan::{self, LocalRuns, Plan};
 use crate::policies::{self, Policies};
 use crate::positions::Positions;
+use crate::providers::Providers;
 use crate::routes::{self, Routes};
 use crate::services::{self, Services};
 use crate::{analyze, codes};
@@ -23,6 +28,17 @@ use crate::{analyze, codes};
 pub(crate) struct Model {
     pub(crate) services: Services,
     pub(crate) policies: Policies,
+    pub(crate) access_rules: Policies,
+    pub(crate) authentications: Authentications,
+    /// The key sets that must be fetched, by name.
+    pub(crate) key_sources: BTreeMap<Arc<str>, KeyOrigin>,
+    pub(crate) providers: Providers,
+    /// The services behind routes that are marked for people.
+    pub(crate) for_people: MarkedServices,
+    /// How clients' addresses are found where no workload says otherwise.
+    pub(crate) remote: RemoteAddress,
+    /// Whether an AccessRule speaks of a source's labels, so that everybody must be told everybody's.
+    pub(crate) tells_labels: bool,
     pub(crate) mtls: MtlsRules,
     pub(crate) gateways: Gateways,
     pub(crate) routes: Routes,
@@ -33,15 +49,24 @@ pub(crate) struct Model {
     pub(crate) allocations: Allocations,
 }
 
+/// Documents, joined.
+#[derive(Clone, Debug)]
+pub(crate) struct Joined {
+    /// With an error among the findings it is not to be used.
+    pub(crate) model: Model,
+    /// What holds with these documents.
+    pub(crate) options: Options,
+    /// Everything that was found.
+    pub(crate) findings: Vec<Finding>,
+}
+
 impl Model {
-    /// Joins the documents. With an error among the findings the model is not to be used.
-    pub(crate) fn new(
-        documents: Vec<Document>,
-        options: &Options,
-        allocations: &Allocations,
-    ) -> (Self, Vec<Finding>) {
+    /// Joins the documents.
+    pub(crate) fn new(documents: Vec<Document>, options: &Options, allocations: &Allocations) -> Joined {
         let mut findings = Vec::new();
         let library = Library::new(documents, options, &mut findings);
+        let options = options.clone();
+        let options = &options;
         for document in library.iter() {
             if matches!(document.resource, Resource::StaticProxy(_)) {
                 let what = "a StaticProxy has no meaning in a mesh";
@@ -54,8 +79,16 @@ impl Model {
         let mut plan = plan::build(&library, options, &local, &mut findings);
         gateways::add_pods(&mut plan, &gateways, &library, options, &local, &mut findings);
         local.report_unused(&mut findings);
+        let authentications = authentications::build(&library, options);
         let model = Self {
             policies: policies::build(&library, options),
+            access_rules: Policies::new(),
+            key_sources: keys::sources(authentications.values().flat_map(|entry| &entry.keys)),
+            authentications,
+            providers: Providers::new(),
+            for_people: MarkedServices::new(),
+            remote: RemoteAddress::default(),
+            tells_labels: false,
             mtls: MtlsRules::new(&library, options, &mut findings),
             routes: routes::build(&library, &gateways, &services, &mut findings),
             service_accounts: library.service_accounts(),
@@ -69,13 +102,25 @@ impl Model {
         findings.sort_by(|a, b| {
             (&a.file, a.position, a.code.id, &a.what).cmp(&(&b.file, b.position, b.code.id, &b.what))
         });
-        (model, findings)
+        Joined {
+            model,
+            options: options.clone(),
+            findings,
+        }
+    }
+
+    /// How a client's address is found at this workload.
+    pub(crate) fn remote_of(&self, _pod: &PodSpec) -> RemoteAddress {
+        self.remote
     }
 
     /// Takes over `old`'s values wherever they are equal, so that what did not change is the same allocation.
     pub(crate) fn share_with(&mut self, old: &Self) {
         share(&mut self.services, &old.services);
         share(&mut self.policies, &old.policies);
+        share(&mut self.access_rules, &old.access_rules);
+        share(&mut self.authentications, &old.authentications);
+        share(&mut self.providers, &old.providers);
         share(&mut self.gateways, &old.gateways);
         share(&mut self.routes, &old.routes);
         for (name, pod) in &mut self.plan {

@@ -3,60 +3,37 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bartizan_config::istio::{self, AuthorizationPolicy, PolicyTarget};
+use bartizan_config::istio::{self, AuthorizationPolicy};
 use bartizan_mesh::{
     Action, Condition, Matcher, Operation, PathMatch, Policy, PolicyKind, Resource, Rule, Source,
 };
-use bartizan_types::{NamespacedName, PodRole, PodSpec, StringMatch};
+use bartizan_types::{NamespacedName, StringMatch};
 
 use crate::library::Library;
 use crate::options::Options;
+use crate::target::Attachment;
 
 /// A policy and the workloads that it is for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PolicyEntry {
     pub(crate) policy: Policy,
     pub(crate) resource: Arc<Resource>,
-    target: PolicyTarget,
-    /// Whether it lives in the root namespace, where a selector reaches every namespace.
-    pub(crate) is_root: bool,
+    pub(crate) attachment: Attachment,
 }
 
 pub(crate) type Policies = BTreeMap<NamespacedName, Arc<PolicyEntry>>;
 
 impl PolicyEntry {
-    /// Whether the policy is for this workload (Istio `ShouldAttachPolicy`): by selector in the policy's own namespace, or
-    /// everywhere from the root namespace; by target only for gateways of the policy's own namespace.
-    pub(crate) fn selects(&self, pod: &PodSpec) -> bool {
-        let namespace = &pod.name.namespace;
-        let own = self.policy.name.namespace == *namespace;
-        match &self.target {
-            PolicyTarget::Selector(selector) => (own || self.is_root) && selector.matches(&pod.labels),
-            PolicyTarget::Gateways(names) => match &pod.role {
-                PodRole::Application => false,
-                PodRole::Gateway { gateway, .. } => own && names.contains(&gateway.name),
-            },
-        }
-    }
-
-    /// Whether it asks for some workloads and not for a whole namespace or mesh.
-    pub(crate) fn is_selective(&self) -> bool {
-        match &self.target {
-            PolicyTarget::Selector(selector) => !selector.is_empty(),
-            PolicyTarget::Gateways(_) => true,
-        }
-    }
-
-    /// The field that says for whom it is.
-    pub(crate) fn target_path(&self) -> &'static str {
-        match &self.target {
-            PolicyTarget::Selector(_) => "spec.selector.matchLabels",
-            PolicyTarget::Gateways(_) => "spec.targetRefs",
-        }
+    fn new(policy: Policy, attachment: Attachment) -> Arc<Self> {
+        Arc::new(Self {
+            resource: Arc::new(Resource::Policy(policy.clone())),
+            policy,
+            attachment,
+        })
     }
 }
 
-/// All policies.
+/// All AuthorizationPolicies.
 pub(crate) fn build(library: &Library, options: &Options) -> Policies {
     let mut policies = Policies::new();
     for document in library.iter() {
@@ -64,13 +41,8 @@ pub(crate) fn build(library: &Library, options: &Options) -> Policies {
             && let Some(name) = document.namespaced_name()
         {
             let policy = resolve(name.clone(), written, options);
-            let entry = PolicyEntry {
-                resource: Arc::new(Resource::Policy(policy.clone())),
-                is_root: name.namespace == options.settings.root_namespace,
-                target: written.target.clone(),
-                policy,
-            };
-            policies.insert(name, Arc::new(entry));
+            let attachment = Attachment::new(&name, &written.target, options);
+            policies.insert(name, PolicyEntry::new(policy, attachment));
         }
     }
     policies

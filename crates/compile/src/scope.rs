@@ -1,30 +1,58 @@
 //! Least knowledge: who is told where a service is served.
 //!
-//! With the zero-trust profile only identities that some ALLOW policy could let in, judged by the parts of its rules that
-//! speak of the source's identity; whatever else a rule asks for is taken as fulfilled, and DENY policies are left out.
-//! So rather too many are told than too few. With the Istio profile everybody is told, and of a service that no workload
-//! stands behind, too.
+//! Where the profile says `reach: ALLOWED`, only identities that some ALLOW policy could let in (or the profile, where none
+//! speaks), judged by the parts of its rules that speak of the source's identity; whatever else a rule asks for (a user's
+//! token, an address, an expression) is taken as fulfilled, and DENY policies are left out. So rather too many are told than
+//! too few. With `reach: EVERYTHING` everybody is told, and of a service that no workload stands behind, too.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bartizan_mesh::{Action, Condition, Matcher, Policy, Rule, Source};
-use bartizan_types::{NamespacedName, SpiffeId, StringMatch};
+use bartizan_mesh::{
+    AcrossNamespaces, Action, Condition, Matcher, Policy, Profile, Rule, Source, WithoutPolicy,
+};
+use bartizan_types::{Namespace, NamespacedName, SpiffeId, StringMatch};
 
-/// The identities among `identities` that one of these policies could let in.
+/// A workload that serves, as far as it matters who is let in.
+#[derive(Clone, Debug)]
+pub(crate) struct Door<'a> {
+    pub(crate) namespace: &'a Namespace,
+    pub(crate) policies: Vec<&'a Policy>,
+}
+
+/// The identities among `identities` that could be let in at one of these doors.
 pub(crate) fn audience<'a>(
-    policies: &[&Policy],
+    doors: &[Door<'_>],
+    profile: &Profile,
     identities: impl Iterator<Item = &'a SpiffeId>,
 ) -> BTreeSet<SpiffeId> {
     identities
-        .filter(|identity| policies.iter().any(|policy| could_admit(policy, identity)))
+        .filter(|identity| doors.iter().any(|door| door.could_admit(profile, identity)))
         .cloned()
         .collect()
 }
 
-/// Whether an ALLOW policy could let this identity in.
-pub(crate) fn could_admit(policy: &Policy, identity: &SpiffeId) -> bool {
-    policy.action == Action::Allow && policy.rules.iter().any(|rule| could_match(rule, identity))
+impl Door<'_> {
+    /// Whether this identity could be let in here.
+    pub(crate) fn could_admit(&self, profile: &Profile, identity: &SpiffeId) -> bool {
+        let is_neighbour = identity.namespace() == Some(self.namespace.as_str());
+        let mut rules = self
+            .policies
+            .iter()
+            .filter(|policy| policy.action == Action::Allow && !policy.dry_run)
+            .peekable();
+        if rules.peek().is_none() {
+            return match profile.without_policy {
+                WithoutPolicy::Allow => true,
+                WithoutPolicy::Deny => false,
+                WithoutPolicy::OwnNamespace => is_neighbour,
+            };
+        }
+        let as_written = profile.across_namespaces == AcrossNamespaces::AsWritten || is_neighbour;
+        rules
+            .flat_map(|policy| &policy.rules)
+            .any(|rule| could_match(rule, identity) && (as_written || could_name(rule, identity)))
+    }
 }
 
 fn could_match(rule: &Rule, identity: &SpiffeId) -> bool {
@@ -45,6 +73,37 @@ fn could_match(rule: &Rule, identity: &SpiffeId) -> bool {
         | Condition::RequestPresenter(_)
         | Condition::RequestClaim(..) => true,
     })
+}
+
+/// Whether a rule could name this identity in full (`acrossNamespaces: NAMED`): its principal, service account or namespace
+/// without a `*`. What an expression says is not looked into.
+fn could_name(rule: &Rule, identity: &SpiffeId) -> bool {
+    let principal =
+        |value: &StringMatch| matches!(value, StringMatch::Exact(_)) && principal_matches(value, identity);
+    let namespace = |value: &Arc<str>| !value.contains('*') && namespace_matches(value, identity);
+    let account = |value: &NamespacedName| account_matches(value, identity);
+    rule.expression.is_some()
+        || rule.from.iter().any(|source| {
+            source.principals.any.iter().any(principal)
+                || source.namespaces.any.iter().any(namespace)
+                || source.service_accounts.any.iter().any(account)
+        })
+        || rule.when.iter().any(|condition| match condition {
+            Condition::SourceNamespace(values) => values.any.iter().any(namespace),
+            Condition::SourcePrincipal(values) => values.any.iter().any(principal),
+            Condition::SourceServiceAccount(values) => values.any.iter().any(account),
+            Condition::SourceTrustDomain(_)
+            | Condition::Header(..)
+            | Condition::SourceIp(_)
+            | Condition::DestinationIp(_)
+            | Condition::DestinationPort(_)
+            | Condition::Sni(_)
+            | Condition::RemoteIp(_)
+            | Condition::RequestPrincipal(_)
+            | Condition::RequestAudiences(_)
+            | Condition::RequestPresenter(_)
+            | Condition::RequestClaim(..) => false,
+        })
 }
 
 fn source_matches(source: &Source, identity: &SpiffeId) -> bool {

@@ -262,7 +262,7 @@ impl Compiler<'_> {
         let mut resources = Vec::new();
         let mut names = Vec::new();
         for entry in policies::build(library, self.options).into_values() {
-            if !entry.selects(&pod) {
+            if !entry.attachment.selects(&pod) {
                 continue;
             }
             for port in ports_in(&entry.policy) {

@@ -1,29 +1,51 @@
 //! What a workload's own proxy is told about its workload, and who the workload is for others.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use bartizan_mesh::{Condition, InboundPort, MtlsMode, Policy, RemoteAddress, View, Workload};
+use bartizan_mesh::{Condition, InboundPort, MtlsMode, Policy, View, Workload};
 use bartizan_types::{Hostname, Labels, NamespacedName, PodReport, PodRole, PodSpec, Port, Protocol};
 
+use crate::authentications::AuthenticationEntry;
 use crate::model::Model;
 use crate::names::in_namespace;
 use crate::options::Options;
+use crate::people;
 use crate::policies::PolicyEntry;
 use crate::services::{ServiceEntry, ports_of};
 
-/// The policies that are for a workload, by namespace and name.
+/// The policies that are for a workload: AuthorizationPolicies before AccessRules, those of the root namespace first, by name.
 pub(crate) fn policies_of<'a>(
     model: &'a Model,
     pod: &'a PodSpec,
     options: &'a Options,
 ) -> impl Iterator<Item = &'a PolicyEntry> {
+    attachable(&model.policies, pod, options)
+        .chain(attachable(&model.access_rules, pod, options))
+        .filter(|entry| entry.attachment.selects(pod))
+}
+
+/// The RequestAuthentications that are for a workload.
+pub(crate) fn authentications_of<'a>(
+    model: &'a Model,
+    pod: &'a PodSpec,
+    options: &'a Options,
+) -> impl Iterator<Item = &'a AuthenticationEntry> {
+    attachable(&model.authentications, pod, options).filter(|entry| entry.attachment.selects(pod))
+}
+
+/// The entries of the root namespace and of the pod's own.
+fn attachable<'a, T>(
+    entries: &'a BTreeMap<NamespacedName, Arc<T>>,
+    pod: &'a PodSpec,
+    options: &'a Options,
+) -> impl Iterator<Item = &'a T> {
     let root = &options.settings.root_namespace;
     let own = &pod.name.namespace;
-    let everywhere = in_namespace(&model.policies, root).filter(move |_| root != own);
-    everywhere
-        .chain(in_namespace(&model.policies, own))
+    in_namespace(entries, root)
+        .filter(move |_| root != own)
+        .chain(in_namespace(entries, own))
         .map(|(_, entry)| &**entry)
-        .filter(|entry| entry.selects(pod))
 }
 
 /// The services that select a workload, by name.
@@ -51,6 +73,10 @@ pub(crate) fn view(model: &Model, pod: &PodSpec, options: &Options) -> View {
         }
     }
     view.policies.sort();
+    view.authentications = authentications_of(model, pod, options)
+        .map(|entry| entry.authentication.name.clone())
+        .collect();
+    view.authentications.sort();
     view.inbound.sort_by_key(|inbound| inbound.port);
     view
 }
@@ -107,8 +133,8 @@ pub(crate) fn view_without_policies(model: &Model, pod: &PodSpec, options: &Opti
         labels: pod.labels.clone(),
         policies: Vec::new(),
         authentications: Vec::new(),
-        is_for_people: false,
-        remote: RemoteAddress::default(),
+        is_for_people: people::is_for_people(model, pod),
+        remote: model.remote_of(pod),
         mtls: modes.mode,
         inbound: inbound.into_values().collect(),
         gateway,
@@ -156,7 +182,11 @@ pub(crate) fn workload(model: &Model, report: &PodReport, options: &Options) -> 
         app: label("app"),
         version: label("version"),
         hostname: own_hostname(model, pod, options),
-        labels: Labels::new(),
+        labels: if model.tells_labels {
+            pod.labels.clone()
+        } else {
+            Labels::new()
+        },
     }
 }
 

@@ -3,69 +3,46 @@
 //! INVARIANT: whatever the order of changes, `resources_for` says what it would say in a new `World` that was given the
 //! present documents and reports. `tests/law.rs` tries random histories.
 
+mod picture;
+mod reached;
+mod refresh;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bartizan_config::{Document, Finding};
-use bartizan_mesh::{Key, Policy, Reach, Resource};
-use bartizan_types::{Namespace, NamespacedName, PodReport, PodRole, PodSpec, SpiffeId};
+use bartizan_mesh::{Key, KeySet, Resource};
+use bartizan_types::{NamespacedName, PodReport, PodSpec, SpiffeId};
 
 use crate::allocations::Allocations;
 use crate::keys::{Fetched, FetchedKeys, KeyOrigin};
-use crate::model::{Model, differing};
-use crate::names::in_namespace;
+use crate::model::Model;
 use crate::options::Options;
-use crate::plan;
 use crate::positions::Positions;
-use crate::update::{Change, Update};
-use crate::{endpoints, scope, view};
+use crate::update::Update;
+use picture::Picture;
+use reached::Touched;
 
 /// The whole mesh.
 #[derive(Clone, Debug)]
 pub struct World {
+    /// What it was made with.
+    given: Options,
+    /// What holds with the documents: their profile and the mesh's configuration.
     pub(crate) options: Options,
     pub(crate) model: Model,
     pub(crate) reports: BTreeMap<NamespacedName, PodReport>,
     picture: Picture,
     plan: Vec<Arc<PodSpec>>,
-    keys: Fetched,
-}
-
-/// What proxies are told, kept so that a change can be told from it.
-#[derive(Clone, Debug, Default)]
-struct Picture {
-    /// Told to everybody: settings, services, workloads.
-    everyone: BTreeMap<Key, Arc<Resource>>,
-    services: BTreeMap<NamespacedName, ServicePicture>,
-    proxies: BTreeMap<NamespacedName, ProxyPicture>,
-    by_identity: BTreeMap<SpiffeId, BTreeSet<NamespacedName>>,
-}
-
-/// Where a service is served, and who is told.
-#[derive(Clone, Debug)]
-struct ServicePicture {
-    key: Key,
-    endpoints: Arc<Resource>,
-    audience: BTreeSet<SpiffeId>,
-}
-
-/// A proxy and what it alone is told.
-#[derive(Clone, Debug)]
-struct ProxyPicture {
-    spec: Arc<PodSpec>,
-    own: BTreeMap<Key, Arc<Resource>>,
-}
-
-/// What a change may have reached.
-#[derive(Debug, Default)]
-struct Touched {
-    workloads: BTreeSet<NamespacedName>,
-    services: BTreeSet<NamespacedName>,
+    /// What was fetched of the key sets that the documents speak of.
+    fetched: Fetched,
+    /// The same as resources.
+    key_sets: BTreeMap<Arc<str>, Arc<Resource>>,
 }
 
 /// All findings about these documents.
 pub fn check(documents: Vec<Document>, options: &Options) -> Vec<Finding> {
-    Model::new(documents, options, &options.allocations).1
+    Model::new(documents, options, &options.allocations).findings
 }
 
 impl World {
@@ -79,12 +56,14 @@ impl World {
             ..Model::default()
         };
         Self {
+            given: options.clone(),
             options,
             model,
             reports: BTreeMap::new(),
             picture,
             plan: Vec::new(),
-            keys: Fetched::new(),
+            fetched: Fetched::new(),
+            key_sets: BTreeMap::new(),
         }
     }
 
@@ -93,15 +72,18 @@ impl World {
     /// # Errors
     /// All findings when one of them is an error; the world then stays as it is.
     pub fn set_documents(&mut self, documents: Vec<Document>) -> Result<Update, Vec<Finding>> {
-        let (mut model, findings) = Model::new(documents, &self.options, &self.model.allocations);
-        if findings.iter().any(Finding::is_error) {
-            return Err(findings);
+        let joined = Model::new(documents, &self.given, &self.model.allocations);
+        if joined.findings.iter().any(Finding::is_error) {
+            return Err(joined.findings);
         }
+        let mut model = joined.model;
         model.share_with(&self.model);
-        let touched = self.reached_by(&model);
+        let touched = self.reached_by(&model, &joined.options);
         self.model = model;
+        self.options = joined.options;
+        self.keep_key_sets();
         let mut update = self.refresh(touched);
-        update.findings = findings;
+        update.findings = joined.findings;
         Ok(update)
     }
 
@@ -131,17 +113,47 @@ impl World {
 
     /// The key sets that the documents speak of, by name: those that somebody should fetch.
     pub fn key_sources(&self) -> Vec<KeyOrigin> {
-        Vec::new()
+        self.model.key_sources.values().cloned().collect()
     }
 
     /// Takes in the keys (a JWKS with public keys only) that were fetched for a key set, and when, in seconds since 1970.
-    /// A key set that no document speaks of (any more) is forgotten.
+    ///
+    /// What is reported is kept as long as a document speaks of the key set; a key set that none speaks of is forgotten.
     pub fn report_keys(&mut self, name: &str, jwks: Arc<str>, fetched_at: i64) -> Update {
-        if !self.key_sources().iter().any(|origin| *origin.name == *name) {
-            return Update::default();
+        let mut update = Update::default();
+        let Some(origin) = self.model.key_sources.get(name) else {
+            return update;
+        };
+        let fetched = FetchedKeys { jwks, fetched_at };
+        let resource = Arc::new(key_set(origin, Some(&fetched)));
+        let key = resource.key();
+        for (proxy, picture) in &mut self.picture.proxies {
+            if let Some(own) = picture.own.get_mut(&key) {
+                update
+                    .proxies
+                    .entry(proxy.clone())
+                    .or_default()
+                    .note(&key, Some(own), Some(&resource));
+                *own = resource.clone();
+            }
         }
-        self.keys.insert(name.into(), FetchedKeys { jwks, fetched_at });
-        Update::default()
+        update.proxies.retain(|_, change| !change.is_empty());
+        self.key_sets.insert(origin.name.clone(), resource);
+        self.fetched.insert(origin.name.clone(), fetched);
+        update
+    }
+
+    /// Forgets the key sets that no document speaks of, and makes room for new ones.
+    fn keep_key_sets(&mut self) {
+        let sources = &self.model.key_sources;
+        self.fetched.retain(|name, _| sources.contains_key(name));
+        self.key_sets.retain(|name, _| sources.contains_key(name));
+        for (name, origin) in sources {
+            let fetched = self.fetched.get(name);
+            self.key_sets
+                .entry(name.clone())
+                .or_insert_with(|| Arc::new(key_set(origin, fetched)));
+        }
     }
 
     /// Everybody who is told something: the pods that a node reported, and those that are planned.
@@ -222,378 +234,13 @@ impl World {
             }
         }
     }
-
-    /// What is reached by going from the present model to `new`.
-    fn reached_by(&self, new: &Model) -> Touched {
-        let old = &self.model;
-        let mut touched = Touched::default();
-        for (name, before, after) in differing(&old.services, &new.services) {
-            touched.services.insert(name.clone());
-            let selected = self.picture.in_namespace(&name.namespace).filter(|spec| {
-                [before, after]
-                    .into_iter()
-                    .flatten()
-                    .any(|entry| entry.selects(&spec.labels))
-            });
-            touched.workloads.extend(selected.map(|spec| spec.name.clone()));
-        }
-        for (_, before, after) in differing(&old.policies, &new.policies) {
-            let selected = self.picture.proxies.values().filter(|picture| {
-                [before, after]
-                    .into_iter()
-                    .flatten()
-                    .any(|entry| entry.selects(&picture.spec))
-            });
-            touched
-                .workloads
-                .extend(selected.map(|picture| picture.spec.name.clone()));
-        }
-        match old.mtls.differing(&new.mtls, &self.options) {
-            None => touched.workloads.extend(self.picture.proxies.keys().cloned()),
-            Some(namespaces) => {
-                for namespace in namespaces {
-                    let workloads = self.picture.in_namespace(namespace);
-                    touched.workloads.extend(workloads.map(|spec| spec.name.clone()));
-                }
-            }
-        }
-        let mut gateways: BTreeSet<&NamespacedName> = BTreeSet::new();
-        gateways.extend(
-            differing(&old.gateways, &new.gateways)
-                .into_iter()
-                .map(|(name, ..)| name),
-        );
-        for (_, before, after) in differing(&old.routes, &new.routes) {
-            gateways.extend(
-                [before, after]
-                    .into_iter()
-                    .flatten()
-                    .flat_map(|route| &route.gateways),
-            );
-        }
-        touched.workloads.extend(
-            self.picture
-                .proxies
-                .values()
-                .filter(|picture| matches!(&picture.spec.role, PodRole::Gateway { gateway, .. } if gateways.contains(gateway)))
-                .map(|picture| picture.spec.name.clone()),
-        );
-        touched.workloads.extend(
-            differing(&old.plan, &new.plan)
-                .into_iter()
-                .map(|(name, ..)| name.clone()),
-        );
-        touched
-    }
-
-    /// Computes again what was touched, and says what that changes for each proxy.
-    fn refresh(&mut self, touched: Touched) -> Update {
-        let mut update = Update::default();
-        let Touched {
-            mut workloads,
-            mut services,
-        } = touched;
-
-        let specs: BTreeMap<NamespacedName, Option<Arc<PodSpec>>> = workloads
-            .iter()
-            .map(|name| (name.clone(), self.spec_of(name)))
-            .collect();
-        for (name, spec) in &specs {
-            let old = self.picture.proxies.get(name).map(|picture| picture.spec.clone());
-            for spec in [old.as_ref(), spec.as_ref()].into_iter().flatten() {
-                services.extend(view::services_of(&self.model, spec).map(|entry| entry.service.name.clone()));
-            }
-        }
-
-        let mut moved = BTreeMap::new();
-        let mut identities_changed = false;
-        for (name, spec) in specs {
-            let old = self.picture.proxies.get(&name);
-            match (
-                old.map(|old| &old.spec.identity),
-                spec.as_ref().map(|spec| &spec.identity),
-            ) {
-                (None, None) => {}
-                (None, Some(_)) => {
-                    update.added.insert(name.clone());
-                }
-                (Some(_), None) => {
-                    update.removed.insert(name.clone());
-                }
-                (Some(old), Some(new)) if old == new => {}
-                // Another identity under the same name may know quite other services.
-                (Some(_), Some(_)) => {
-                    moved.insert(name.clone(), self.resources_for(&name));
-                }
-            }
-            identities_changed |= self.picture.set_spec(&name, spec);
-        }
-        if identities_changed {
-            services.extend(self.model.services.keys().cloned());
-            services.extend(self.picture.services.keys().cloned());
-        }
-
-        self.refresh_everyone(&workloads, &services, &mut update);
-        self.refresh_services(&services, &moved, &mut update);
-        workloads.retain(|name| !update.removed.contains(name));
-        self.refresh_proxies(&workloads, &moved, &mut update);
-        for name in update.added.clone() {
-            let change = Change::between(&BTreeMap::new(), &self.resources_for(&name));
-            update.proxies.insert(name, change);
-        }
-        for (name, old) in &moved {
-            // What everybody is told is told apart.
-            let mut change = Change::between(old, &self.resources_for(name));
-            change
-                .upserts
-                .retain(|key, _| !update.everyone.upserts.contains_key(key));
-            change
-                .removals
-                .retain(|key| !update.everyone.removals.contains(key));
-            update.proxies.insert(name.clone(), change);
-        }
-        update.proxies.retain(|_, change| !change.is_empty());
-
-        let plan = plan::runnable(&self.model.plan, &self.reports);
-        let same = plan.len() == self.plan.len()
-            && plan
-                .iter()
-                .zip(&self.plan)
-                .all(|(new, old)| Arc::ptr_eq(new, old) || new == old);
-        update.plan_changed = !same;
-        self.plan = plan;
-        update
-    }
-
-    /// Services and workloads.
-    fn refresh_everyone(
-        &mut self,
-        workloads: &BTreeSet<NamespacedName>,
-        services: &BTreeSet<NamespacedName>,
-        update: &mut Update,
-    ) {
-        for name in workloads {
-            let workload = self.reports.get(name).map(|report| {
-                Arc::new(Resource::Workload(view::workload(
-                    &self.model,
-                    report,
-                    &self.options,
-                )))
-            });
-            let key = Key::new("workload", name);
-            replace(&mut self.picture.everyone, key, workload, &mut update.everyone);
-        }
-        for name in services {
-            let service = self.model.services.get(name).map(|entry| entry.resource.clone());
-            let key = Key::new("service", name);
-            replace(&mut self.picture.everyone, key, service, &mut update.everyone);
-        }
-    }
-
-    /// Endpoints, and who is told of them.
-    fn refresh_services(
-        &mut self,
-        services: &BTreeSet<NamespacedName>,
-        moved: &BTreeMap<NamespacedName, BTreeMap<Key, Arc<Resource>>>,
-        update: &mut Update,
-    ) {
-        for name in services {
-            let new = self.service_picture(name);
-            let old = match &new {
-                Some(new) => self.picture.services.insert(name.clone(), new.clone()),
-                None => self.picture.services.remove(name),
-            };
-            let Some(key) = old.as_ref().or(new.as_ref()).map(|picture| picture.key.clone()) else {
-                continue;
-            };
-            let told = |picture: Option<&ServicePicture>, identity: &SpiffeId| {
-                let picture = picture.filter(|picture| picture.audience.contains(identity))?;
-                Some(picture.endpoints.clone())
-            };
-            let audiences = [&old, &new]
-                .into_iter()
-                .flatten()
-                .flat_map(|picture| &picture.audience);
-            for identity in audiences.collect::<BTreeSet<_>>() {
-                let (before, after) = (told(old.as_ref(), identity), told(new.as_ref(), identity));
-                for proxy in self.picture.by_identity.get(identity).into_iter().flatten() {
-                    if !update.added.contains(proxy) && !moved.contains_key(proxy) {
-                        let change = update.proxies.entry(proxy.clone()).or_default();
-                        change.note(&key, before.as_ref(), after.as_ref());
-                    }
-                }
-            }
-        }
-    }
-
-    fn service_picture(&self, name: &NamespacedName) -> Option<ServicePicture> {
-        let entry = self.model.services.get(name)?;
-        let reports = in_namespace(&self.reports, &name.namespace).map(|(_, report)| report);
-        let endpoints = Resource::Endpoints(endpoints::endpoints(
-            entry,
-            reports,
-            &self.model.mtls,
-            &self.options,
-        ));
-        let identities = self.picture.by_identity.keys();
-        let audience = match self.options.settings.profile.reach {
-            Reach::Everything => identities.cloned().collect(),
-            Reach::Allowed => {
-                let mut policies: BTreeMap<&NamespacedName, &Policy> = BTreeMap::new();
-                let mut is_served = entry.service.alias_of.is_some();
-                for spec in self.picture.in_namespace(&name.namespace) {
-                    if entry.selects(&spec.labels) {
-                        is_served = true;
-                        let attached = view::policies_of(&self.model, spec, &self.options);
-                        policies.extend(attached.map(|policy| (&policy.policy.name, &policy.policy)));
-                    }
-                }
-                let policies: Vec<_> = policies.into_values().collect();
-                if is_served {
-                    scope::audience(&policies, identities)
-                } else {
-                    // Where nobody serves there is nothing to keep secret, and callers should hear that nobody does.
-                    identities.cloned().collect()
-                }
-            }
-        };
-        let old = self.picture.services.get(name).map(|old| &old.endpoints);
-        Some(ServicePicture {
-            key: endpoints.key(),
-            endpoints: old
-                .filter(|old| ***old == endpoints)
-                .cloned()
-                .unwrap_or_else(|| Arc::new(endpoints)),
-            audience,
-        })
-    }
-
-    /// Views, policies, listeners and routes.
-    fn refresh_proxies(
-        &mut self,
-        workloads: &BTreeSet<NamespacedName>,
-        moved: &BTreeMap<NamespacedName, BTreeMap<Key, Arc<Resource>>>,
-        update: &mut Update,
-    ) {
-        for name in workloads {
-            let Some(picture) = self.picture.proxies.get(name) else {
-                continue;
-            };
-            let mut own = self.own_resources(&picture.spec);
-            for (key, resource) in &mut own {
-                if let Some(old) = picture.own.get(key).filter(|old| *old == resource) {
-                    *resource = old.clone();
-                }
-            }
-            if !update.added.contains(name) && !moved.contains_key(name) {
-                let change = Change::between(&picture.own, &own);
-                let told = update.proxies.entry(name.clone()).or_default();
-                told.upserts.extend(change.upserts);
-                told.removals.extend(change.removals);
-            }
-            if let Some(picture) = self.picture.proxies.get_mut(name) {
-                picture.own = own;
-            }
-        }
-    }
-
-    fn own_resources(&self, spec: &PodSpec) -> BTreeMap<Key, Arc<Resource>> {
-        let mut own = BTreeMap::new();
-        let view = Resource::View(view::view(&self.model, spec, &self.options));
-        own.insert(view.key(), Arc::new(view));
-        for entry in view::policies_of(&self.model, spec, &self.options) {
-            own.insert(entry.resource.key(), entry.resource.clone());
-        }
-        if let PodRole::Gateway { gateway, .. } = &spec.role {
-            for listener in self
-                .model
-                .gateways
-                .get(gateway)
-                .into_iter()
-                .flat_map(|entry| &entry.listeners)
-            {
-                own.insert(listener.key.clone(), listener.resource.clone());
-            }
-            for route in self
-                .model
-                .routes
-                .values()
-                .filter(|route| route.gateways.contains(gateway))
-            {
-                own.insert(route.resource.key(), route.resource.clone());
-            }
-        }
-        own
-    }
 }
 
-impl Picture {
-    /// The pods of a namespace.
-    fn in_namespace<'a>(&'a self, namespace: &'a Namespace) -> impl Iterator<Item = &'a Arc<PodSpec>> {
-        in_namespace(&self.proxies, namespace).map(|(_, picture)| &picture.spec)
-    }
-
-    /// Sets what counts for a pod; says whether an identity came into the mesh or left it.
-    fn set_spec(&mut self, name: &NamespacedName, spec: Option<Arc<PodSpec>>) -> bool {
-        let old = self
-            .proxies
-            .get(name)
-            .map(|picture| picture.spec.identity.clone());
-        let new = spec.as_ref().map(|spec| spec.identity.clone());
-        match spec {
-            None => {
-                self.proxies.remove(name);
-            }
-            Some(spec) => match self.proxies.get_mut(name) {
-                Some(picture) => picture.spec = spec,
-                None => {
-                    let own = BTreeMap::new();
-                    self.proxies.insert(name.clone(), ProxyPicture { spec, own });
-                }
-            },
-        }
-        if old == new {
-            return false;
-        }
-        let mut changed = false;
-        if let Some(old) = old
-            && let Some(pods) = self.by_identity.get_mut(&old)
-        {
-            pods.remove(name);
-            if pods.is_empty() {
-                self.by_identity.remove(&old);
-                changed = true;
-            }
-        }
-        if let Some(new) = new {
-            let pods = self.by_identity.entry(new).or_default();
-            changed |= pods.is_empty();
-            pods.insert(name.clone());
-        }
-        changed
-    }
-}
-
-/// Puts a value under a key or takes it away, and notes the change; an equal value stays the same allocation.
-fn replace(
-    map: &mut BTreeMap<Key, Arc<Resource>>,
-    key: Key,
-    new: Option<Arc<Resource>>,
-    change: &mut Change,
-) {
-    let old = map.get(&key);
-    if let (Some(old), Some(new)) = (old, &new)
-        && old == new
-    {
-        return;
-    }
-    change.note(&key, old, new.as_ref());
-    match new {
-        Some(new) => {
-            map.insert(key, new);
-        }
-        None => {
-            map.remove(&key);
-        }
-    }
+fn key_set(origin: &KeyOrigin, fetched: Option<&FetchedKeys>) -> Resource {
+    Resource::KeySet(KeySet {
+        name: origin.name.clone(),
+        source: origin.location.uri().clone(),
+        jwks: fetched.map(|fetched| fetched.jwks.clone()),
+        fetched_at: fetched.map_or(0, |fetched| fetched.fetched_at),
+    })
 }

@@ -21,6 +21,9 @@ const MODULES: [&str; 2] = ["grpcio==1.76.0", "pg8000==1.31.5"];
 /// The newest version whose module path and version agree.
 const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
 
+/// A program of this repository around the Open Policy Agent's engine, whose own plugin for Envoy is not a published module.
+const OPA: &str = "tests/peers/opa";
+
 enum Shown {
     Program(&'static str),
     Module(&'static str),
@@ -46,7 +49,8 @@ pub(crate) fn install() -> Result<(), String> {
     std::fs::create_dir_all(&folder).map_err(|error| format!("make {}: {error}", folder.display()))?;
     packages()?;
     modules(&folder)?;
-    h2spec(&folder)
+    h2spec(&folder)?;
+    opa(&folder)
 }
 
 fn packages() -> Result<(), String> {
@@ -123,6 +127,32 @@ fn h2spec(folder: &Path) -> Result<(), String> {
     let mut command = run::command("go", &["install", H2SPEC]);
     command.env("GOBIN", folder).env("CGO_ENABLED", "0");
     finish("go install", command)
+}
+
+/// Built anew when its source changed.
+fn opa(folder: &Path) -> Result<(), String> {
+    let source = run::root().join(OPA);
+    let mut wanted = String::new();
+    for file in ["main.go", "go.mod", "go.sum"] {
+        let path = source.join(file);
+        wanted +=
+            &std::fs::read_to_string(&path).map_err(|error| format!("read {}: {error}", path.display()))?;
+    }
+    let (program, marker) = (
+        folder.join("opa-authorizer"),
+        folder.join("opa-authorizer.source"),
+    );
+    if program.exists() && std::fs::read_to_string(&marker).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    if !on_path("go") {
+        eprintln!("opa-authorizer is missing: building it takes Go, which is not on the path");
+        return Ok(());
+    }
+    let mut command = run::command("go", &["build", "-o", &program.display().to_string(), "."]);
+    command.current_dir(&source).env("CGO_ENABLED", "0");
+    finish("go build", command)?;
+    std::fs::write(&marker, wanted).map_err(|error| format!("write {}: {error}", marker.display()))
 }
 
 fn finish(name: &str, mut command: std::process::Command) -> Result<(), String> {

@@ -1,8 +1,8 @@
 //! Base64url without padding (RFC 7515 §2), so strict that every text has at most one meaning and every value one text.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 /// No padding, and no bits behind the last byte: with either, one token would have many spellings.
 const STRICT: GeneralPurpose = GeneralPurpose::new(

@@ -138,8 +138,14 @@ mod tests {
     #[test]
     fn names_occur_once_at_every_level() {
         assert_eq!(object(br#"{"a":1,"a":1}"#), Err(JsonError::Duplicate("a".into())));
-        assert_eq!(object(br#"{"a":1,"\u0061":2}"#), Err(JsonError::Duplicate("a".into())));
-        assert_eq!(object(br#"{"x":[{"a":1,"a":2}]}"#), Err(JsonError::Duplicate("a".into())));
+        assert_eq!(
+            object(br#"{"a":1,"\u0061":2}"#),
+            Err(JsonError::Duplicate("a".into()))
+        );
+        assert_eq!(
+            object(br#"{"x":[{"a":1,"a":2}]}"#),
+            Err(JsonError::Duplicate("a".into()))
+        );
         assert!(object(br#"{"a":{"a":1},"A":2}"#).is_ok());
     }
 
@@ -153,11 +159,34 @@ mod tests {
     #[test]
     fn only_one_object_and_nothing_else() {
         for text in [
-            &b"[]"[..], b"1", b"\"a\"", b"null", b"", b"{} {}", b"{}x", b"{\"a\":1,}", b"{'a':1}", b"{\"a\":NaN}", b"{\"a\":1e999}",
-            b"{\"a\":\"\xff\"}", b"{\"a\":\"\\ud800\"}", b"\xef\xbb\xbf{}", b"{\"a\":01}", b"{\"a\":1}\0", b"{\"a\":\"\n\"}",
+            &b"[]"[..],
+            b"1",
+            b"\"a\"",
+            b"null",
+            b"",
+            b"{} {}",
+            b"{}x",
+            b"{\"a\":1,}",
+            b"{'a':1}",
+            b"{\"a\":NaN}",
+            b"{\"a\":1e999}",
+            b"{\"a\":\"\xff\"}",
+            b"{\"a\":\"\\ud800\"}",
+            b"\xef\xbb\xbf{}",
+            b"{\"a\":01}",
+            b"{\"a\":1}\0",
+            b"{\"a\":\"\n\"}",
         ] {
-            assert_eq!(object(text), Err(JsonError::Malformed), "{:?}", String::from_utf8_lossy(text));
+            assert_eq!(
+                object(text),
+                Err(JsonError::Malformed),
+                "{:?}",
+                String::from_utf8_lossy(text)
+            );
         }
-        assert_eq!(object(b" {\"a\":[1,-2,1.5,true,null,\"x\"]} \n").unwrap()["a"], serde_json::json!([1, -2, 1.5, true, null, "x"]));
+        assert_eq!(
+            object(b" {\"a\":[1,-2,1.5,true,null,\"x\"]} \n").unwrap()["a"],
+            serde_json::json!([1, -2, 1.5, true, null, "x"])
+        );
     }
 }

@@ -160,15 +160,16 @@ impl KeySet {
             .keys
             .iter()
             .filter(named)
-            .filter_map(|key| key.uses.iter().find(|(algorithm, _)| *algorithm == token.algorithm))
+            .filter_map(|key| {
+                key.uses
+                    .iter()
+                    .find(|(algorithm, _)| *algorithm == token.algorithm)
+            })
             .take(MOST_TRIED);
         let mut tried = false;
         for (_, key) in fitting {
             tried = true;
-            if key
-                .verify_sig(token.signed.as_bytes(), &token.signature)
-                .is_ok()
-            {
+            if key.verify_sig(token.signed.as_bytes(), &token.signature).is_ok() {
                 return Ok(());
             }
         }
@@ -230,7 +231,11 @@ impl Key {
         let crv = member(jwk, "crv")?;
         let key_type = KeyType::parse(kty, crv).ok_or_else(|| match (kty, crv) {
             ("oct", _) => "symmetric keys are not used".to_owned(),
-            (_, Some(crv)) => format!("keys of type `{}` on curve `{}` are not known", shown(kty), shown(crv)),
+            (_, Some(crv)) => format!(
+                "keys of type `{}` on curve `{}` are not known",
+                shown(kty),
+                shown(crv)
+            ),
             (_, None) => format!("keys of type `{}` are not known", shown(kty)),
         })?;
         match member(jwk, "use")? {
@@ -247,7 +252,9 @@ impl Key {
             Some(name) => Some(
                 Algorithm::parse(name)
                     .filter(|algorithm| algorithm.key_type() == key_type)
-                    .ok_or_else(|| format!("its `alg` is `{}`, which is not one for this key", shown(name)))?,
+                    .ok_or_else(|| {
+                        format!("its `alg` is `{}`, which is not one for this key", shown(name))
+                    })?,
             ),
         };
         let material = Material::read(jwk, key_type)?;
@@ -267,7 +274,10 @@ impl Key {
 
 /// The public numbers of a key, in the form that aws-lc reads.
 enum Material {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
     /// An uncompressed point (SEC 1 §2.3.3).
     Point(KeyType, Vec<u8>),
     Ed25519(Vec<u8>),
@@ -307,9 +317,11 @@ impl Material {
 
     fn parsed(&self, algorithm: Algorithm) -> Result<ParsedPublicKey, String> {
         let parsed = match self {
-            Self::Rsa { n, e } => algorithm
-                .rsa_parameters()
-                .and_then(|parameters| RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters).ok()),
+            Self::Rsa { n, e } => algorithm.rsa_parameters().and_then(|parameters| {
+                RsaPublicKeyComponents { n, e }
+                    .to_parsed_public_key(parameters)
+                    .ok()
+            }),
             Self::Point(key_type, point) => key_type
                 .ecdsa()
                 .and_then(|(curve, _, _)| ParsedPublicKey::new(curve, point).ok()),

@@ -5,9 +5,7 @@ use std::fmt;
 use aws_lc_rs::encoding::{AsBigEndian as _, Curve25519SeedBin, EcPrivateKeyBin};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-use aws_lc_rs::signature::{
-    EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaPublicKeyComponents,
-};
+use aws_lc_rs::signature::{EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RsaPublicKeyComponents};
 use bartizan_types::Secret;
 use serde_json::{Map, Value, json};
 
@@ -114,7 +112,9 @@ impl SigningKey {
                     dQ: number("dq")?,
                     qInv: number("qi")?,
                 };
-                Pair::Rsa(Box::new(RsaKeyPair::from_components(&components).map_err(|_| rejected())?))
+                Pair::Rsa(Box::new(
+                    RsaKeyPair::from_components(&components).map_err(|_| rejected())?,
+                ))
             }
             KeyType::P256 | KeyType::P384 | KeyType::P521 => {
                 let (_, signing, length) = key_type.ecdsa().ok_or(SignError::Library)?;
@@ -237,7 +237,7 @@ fn members<'a>(list: impl IntoIterator<Item = (&'a str, String)>) -> Map<String,
 }
 
 /// The thumbprint (RFC 7638): the hash of the members that make the key, in order of their names.
-fn thumbprint(jwk: &Map<String, Value>, key_type: KeyType) -> String {
+pub(super) fn thumbprint(jwk: &Map<String, Value>, key_type: KeyType) -> String {
     let names: &[&str] = match key_type {
         KeyType::Rsa => &["e", "kty", "n"],
         KeyType::P256 | KeyType::P384 | KeyType::P521 => &["crv", "kty", "x", "y"],
@@ -248,7 +248,10 @@ fn thumbprint(jwk: &Map<String, Value>, key_type: KeyType) -> String {
         .filter_map(|name| Some(format!("{}:{}", json!(name), jwk.get(*name)?)))
         .collect();
     let text = format!("{{{}}}", text.join(","));
-    base64url::encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes()))
+    base64url::encode(aws_lc_rs::digest::digest(
+        &aws_lc_rs::digest::SHA256,
+        text.as_bytes(),
+    ))
 }
 
 fn ecdsa_members(key_type: KeyType) -> Option<Map<String, Value>> {
@@ -306,9 +309,9 @@ fn element(der: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
         (usize::from(*first), rest)
     } else {
         let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-        let length = digits
-            .iter()
-            .try_fold(0usize, |length, digit| length.checked_mul(256)?.checked_add(usize::from(*digit)))?;
+        let length = digits.iter().try_fold(0usize, |length, digit| {
+            length.checked_mul(256)?.checked_add(usize::from(*digit))
+        })?;
         (length, rest)
     };
     rest.split_at_checked(length)

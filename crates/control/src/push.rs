@@ -198,6 +198,7 @@ impl MeshService {
                     let (version, refused) = match message.kind {
                         Some(Kind::Ack(ack)) => (ack.version, None),
                         Some(Kind::Nack(nack)) => (nack.version, Some(shortened(&nack.reason))),
+                        Some(Kind::UnknownKey(_)) => continue,
                         Some(Kind::Hello(_)) | None => {
                             break Err(Answer::invalid_argument("an answer was expected"));
                         }

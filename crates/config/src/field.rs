@@ -36,6 +36,16 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The root of a document that stands inside of the text `parent`.
+    pub(crate) fn below(node: &'a Node, parent: Value<'a>) -> Self {
+        Self {
+            sink: parent.sink,
+            name: parent.name,
+            spot: node.shown_at(parent.spot),
+            node,
+        }
+    }
+
     pub(crate) fn node(self) -> &'a Node {
         self.node
     }

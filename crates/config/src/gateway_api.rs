@@ -7,6 +7,7 @@ pub mod reference_grant;
 
 pub use gateway::{Gateway, Listener, RouteNamespaces};
 pub use gateway_class::GatewayClass;
+pub(crate) use http_route::is_protected_header;
 pub use http_route::{
     BackendRef, HeaderChange, HeaderFilter, HttpRoute, HttpRouteMatch, HttpRouteRule, NamedMatch, ParentRef,
     PathPattern, Timeouts, ValuePattern,

@@ -1,9 +1,12 @@
 //! Which kinds there are, and what happens to each.
 
+use std::cell::RefCell;
+
 use bartizan_types::{Name, Namespace};
 
 use crate::field::Fields;
 use crate::finding::{Severity, codes};
+use crate::node::Node;
 use crate::resource::Resource;
 use crate::{gateway_api, istio, kube, names, native, suggest};
 
@@ -19,6 +22,7 @@ pub(crate) enum Known {
     ConfigMap,
     Secret,
     PeerAuthentication,
+    RequestAuthentication,
     AuthorizationPolicy,
     GatewayClass,
     Gateway,
@@ -26,12 +30,21 @@ pub(crate) enum Known {
     ReferenceGrant,
     LocalRun,
     StaticProxy,
+    AccessRule,
+    Profile,
+    PolicyTest,
+    PolicyClaim,
 }
 
 /// The resource that is being read.
-pub(crate) struct Owner {
+pub(crate) struct Owner<'a> {
     pub(crate) namespace: Namespace,
+    /// Documents found in texts of this one.
+    pub(crate) inner: &'a RefCell<Vec<InnerDocument>>,
 }
+
+/// YAML in a text: the keys that lead to the text, and the tree.
+pub(crate) type InnerDocument = (&'static [&'static str], Node);
 
 /// What a document is, by its `apiVersion` and `kind`.
 pub(crate) enum Class {
@@ -72,6 +85,7 @@ const KNOWN: &[(&str, &[&str], Known)] = &[
     ("ConfigMap", &["v1"], Known::ConfigMap),
     ("Secret", &["v1"], Known::Secret),
     ("PeerAuthentication", SECURITY, Known::PeerAuthentication),
+    ("RequestAuthentication", SECURITY, Known::RequestAuthentication),
     ("AuthorizationPolicy", SECURITY, Known::AuthorizationPolicy),
     ("GatewayClass", GATEWAY, Known::GatewayClass),
     ("Gateway", GATEWAY, Known::Gateway),
@@ -79,6 +93,10 @@ const KNOWN: &[(&str, &[&str], Known)] = &[
     ("ReferenceGrant", GATEWAY, Known::ReferenceGrant),
     ("LocalRun", NATIVE, Known::LocalRun),
     ("StaticProxy", NATIVE, Known::StaticProxy),
+    ("AccessRule", NATIVE, Known::AccessRule),
+    ("Profile", NATIVE, Known::Profile),
+    ("PolicyTest", NATIVE, Known::PolicyTest),
+    ("PolicyClaim", NATIVE, Known::PolicyClaim),
 ];
 
 const PROTECTS: &str = "without it, traffic would be treated in another way than the documents say";
@@ -86,7 +104,6 @@ const RUNS: &str = "without it, something that the documents run would be missin
 
 /// By API group, then kind.
 const NOT_SUPPORTED: &[(&str, &[&str], &str)] = &[
-    ("security.istio.io", &["RequestAuthentication"], PROTECTS),
     (
         "networking.istio.io",
         &[
@@ -257,7 +274,7 @@ impl Known {
     /// Whether the kind lives in a namespace.
     pub(crate) fn is_namespaced(self) -> bool {
         match self {
-            Self::Namespace | Self::GatewayClass => false,
+            Self::Namespace | Self::GatewayClass | Self::Profile | Self::PolicyClaim => false,
             Self::ServiceAccount
             | Self::Deployment
             | Self::StatefulSet
@@ -266,12 +283,15 @@ impl Known {
             | Self::ConfigMap
             | Self::Secret
             | Self::PeerAuthentication
+            | Self::RequestAuthentication
             | Self::AuthorizationPolicy
             | Self::Gateway
             | Self::HttpRoute
             | Self::ReferenceGrant
             | Self::LocalRun
-            | Self::StaticProxy => true,
+            | Self::StaticProxy
+            | Self::AccessRule
+            | Self::PolicyTest => true,
         }
     }
 
@@ -287,18 +307,23 @@ impl Known {
             | Self::ConfigMap
             | Self::Secret
             | Self::PeerAuthentication
+            | Self::RequestAuthentication
             | Self::AuthorizationPolicy
             | Self::GatewayClass
             | Self::Gateway
             | Self::HttpRoute
             | Self::ReferenceGrant
             | Self::LocalRun
-            | Self::StaticProxy => names::dns_name,
+            | Self::StaticProxy
+            | Self::AccessRule
+            | Self::Profile
+            | Self::PolicyTest
+            | Self::PolicyClaim => names::dns_name,
         }
     }
 
     /// Reads what is beside `metadata`.
-    pub(crate) fn read(self, fields: &Fields<'_>, owner: &Owner) -> Option<Resource> {
+    pub(crate) fn read(self, fields: &Fields<'_>, owner: &Owner<'_>) -> Option<Resource> {
         match self {
             Self::Namespace => Some(kube::namespace::read(fields)),
             Self::ServiceAccount => Some(kube::service_account::read(fields)),
@@ -306,10 +331,13 @@ impl Known {
             Self::StatefulSet => kube::stateful_set::read(fields).map(Resource::StatefulSet),
             Self::Pod => kube::pod::read(fields).map(Resource::Pod),
             Self::Service => kube::service::read(fields).map(Resource::Service),
-            Self::ConfigMap => Some(Resource::ConfigMap(kube::config_map::read(fields))),
+            Self::ConfigMap => Some(Resource::ConfigMap(kube::config_map::read(fields, owner))),
             Self::Secret => Some(Resource::Secret(kube::secret::read(fields))),
             Self::PeerAuthentication => {
                 istio::peer_authentication::read(fields).map(Resource::PeerAuthentication)
+            }
+            Self::RequestAuthentication => {
+                istio::request_authentication::read(fields).map(Resource::RequestAuthentication)
             }
             Self::AuthorizationPolicy => {
                 istio::authorization_policy::read(fields, owner).map(Resource::AuthorizationPolicy)
@@ -320,6 +348,10 @@ impl Known {
             Self::ReferenceGrant => gateway_api::reference_grant::read(fields).map(Resource::ReferenceGrant),
             Self::LocalRun => native::local_run::read(fields).map(Resource::LocalRun),
             Self::StaticProxy => native::static_proxy::read(fields).map(Resource::StaticProxy),
+            Self::AccessRule => native::access_rule::read(fields).map(Resource::AccessRule),
+            Self::Profile => native::profile::read(fields).map(Resource::Profile),
+            Self::PolicyTest => native::policy_test::read(fields).map(Resource::PolicyTest),
+            Self::PolicyClaim => native::policy_claim::read(fields, owner).map(Resource::PolicyClaim),
         }
     }
 }

@@ -10,12 +10,14 @@ pub mod finding;
 pub mod gateway_api;
 pub mod istio;
 pub mod kube;
+pub mod marks;
 pub mod native;
 pub mod resource;
 pub mod source;
 pub mod source_map;
 
 mod field;
+mod inner;
 mod kinds;
 mod names;
 mod node;
@@ -25,6 +27,7 @@ mod suggest;
 
 pub use document::{Document, Metadata, Reading};
 pub use finding::{Code, Finding, Severity};
+pub use marks::{PodMarks, Users};
 pub use read::{LARGEST_FILE_BYTES, read};
 pub use resource::Resource;
 pub use source::{Position, SourceFile, Spot};

@@ -1,5 +1,6 @@
 //! The tree of one document: scalars, lists and mappings, each with its place in the file.
 
+mod json;
 mod scalar;
 mod yaml;
 

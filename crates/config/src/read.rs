@@ -1,17 +1,19 @@
 //! From a file's text to its documents.
 
+use std::cell::RefCell;
+
 use bartizan_types::{Name, Namespace, ResourceRef};
 
 use crate::document::{Document, Metadata, Reading};
 use crate::field::{Fields, Value};
 use crate::finding::{Severity, codes};
-use crate::kinds::{self, Class, Known, Owner};
-use crate::names;
+use crate::kinds::{self, Class, InnerDocument, Known, Owner};
 use crate::node::{Node, parse};
 use crate::resource::Resource;
 use crate::sink::Sink;
 use crate::source::{SourceFile, Spot};
 use crate::source_map::SourceMap;
+use crate::{marks, names};
 
 /// The largest file that is read, in bytes.
 pub const LARGEST_FILE_BYTES: usize = 10 * 1024 * 1024;
@@ -73,7 +75,8 @@ fn read_node(file: &SourceFile, root: &Node, sink: &Sink, documents: &mut Vec<Do
         }
         Class::Known(known) => {
             sink.hide_values(known == Known::Secret);
-            let read = read_known(known, kind, &fields);
+            let inner = RefCell::default();
+            let read = read_known(known, kind, &fields, &inner);
             fields.report_unknown();
             sink.hide_values(false);
             if let Some((reference, metadata, resource)) = read
@@ -83,7 +86,7 @@ fn read_node(file: &SourceFile, root: &Node, sink: &Sink, documents: &mut Vec<Do
                     reference,
                     metadata,
                     resource,
-                    positions: SourceMap::new(file, root),
+                    positions: SourceMap::new(file, root, &inner.into_inner()),
                     file: file.path.clone(),
                     position: root.spot.position,
                 });
@@ -126,10 +129,17 @@ fn read_type<'a>(fields: &Fields<'a>) -> Option<(&'a str, &'a str)> {
     Some((api_version?, kind?))
 }
 
-fn read_known(known: Known, kind: &str, fields: &Fields<'_>) -> Option<(ResourceRef, Metadata, Resource)> {
-    let head = fields
-        .required("metadata")
-        .and_then(|value| value.map(|metadata| Some(read_metadata(known, metadata))));
+fn read_known(
+    known: Known,
+    kind: &str,
+    fields: &Fields<'_>,
+    inner: &RefCell<Vec<InnerDocument>>,
+) -> Option<(ResourceRef, Metadata, Resource)> {
+    let metadata = fields.required("metadata");
+    let head = metadata.and_then(|value| value.map(|metadata| Some(read_metadata(known, metadata))));
+    if let Some(metadata) = metadata {
+        marks::report_misplaced(metadata, marks::Place::Document(known));
+    }
     fields.no_meaning(&["status"]);
     let (name, namespace, metadata) = head.unwrap_or_default();
     // Without a usable head the rest is still read, so that its findings are seen too.
@@ -137,7 +147,7 @@ fn read_known(known: Known, kind: &str, fields: &Fields<'_>) -> Option<(Resource
         Some(namespace) => namespace,
         None => Namespace::parse(DEFAULT_NAMESPACE).ok()?,
     };
-    let owner = Owner { namespace };
+    let owner = Owner { namespace, inner };
     let resource = known.read(fields, &owner);
     let reference = ResourceRef {
         kind: kind.into(),
@@ -172,21 +182,6 @@ fn read_metadata(known: Known, fields: &Fields<'_>) -> (Option<Name>, Option<Nam
     });
     let labels = fields.get("labels").map(Value::labels).unwrap_or_default();
     let annotations = fields.get("annotations").map(Value::text_map).unwrap_or_default();
-    if known == Known::AuthorizationPolicy
-        && annotations
-            .get("istio.io/dry-run")
-            .is_some_and(|value| value != "false")
-    {
-        let dry_run = fields.get("annotations").into_iter().flat_map(Value::entries);
-        for (_, spot, _) in dry_run.filter(|(key, _, _)| *key == "istio.io/dry-run") {
-            fields.sink.error_help(
-                codes::NOT_SUPPORTED,
-                spot,
-                "a dry run of a policy is not supported yet",
-                "remove the annotation to enforce the policy, or leave the document out",
-            );
-        }
-    }
     fields.no_meaning(&[
         "creationTimestamp",
         "deletionTimestamp",

@@ -1,9 +1,9 @@
 //! Every kind that is read.
 
 use crate::gateway_api::{Gateway, GatewayClass, HttpRoute, ReferenceGrant};
-use crate::istio::{AuthorizationPolicy, PeerAuthentication};
+use crate::istio::{AuthorizationPolicy, PeerAuthentication, RequestAuthentication};
 use crate::kube::{ConfigMap, Deployment, Pod, SecretData, Service, StatefulSet};
-use crate::native::{LocalRun, StaticProxy};
+use crate::native::{AccessRule, LocalRun, PolicyClaim, PolicyTest, Profile, StaticProxy};
 
 /// What a document says.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,8 @@ pub enum Resource {
     Secret(SecretData),
     /// Istio `security.istio.io` PeerAuthentication.
     PeerAuthentication(PeerAuthentication),
+    /// Istio `security.istio.io` RequestAuthentication.
+    RequestAuthentication(RequestAuthentication),
     /// Istio `security.istio.io` AuthorizationPolicy.
     AuthorizationPolicy(AuthorizationPolicy),
     /// Gateway API GatewayClass.
@@ -40,4 +42,12 @@ pub enum Resource {
     LocalRun(LocalRun),
     /// `bartizan.dev/v1alpha1` StaticProxy.
     StaticProxy(StaticProxy),
+    /// `bartizan.dev/v1alpha1` AccessRule.
+    AccessRule(AccessRule),
+    /// `bartizan.dev/v1alpha1` Profile.
+    Profile(Profile),
+    /// `bartizan.dev/v1alpha1` PolicyTest; it has no effect on the mesh.
+    PolicyTest(PolicyTest),
+    /// `bartizan.dev/v1alpha1` PolicyClaim; it has no effect on the mesh.
+    PolicyClaim(PolicyClaim),
 }

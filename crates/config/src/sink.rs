@@ -3,7 +3,7 @@
 use std::cell::{Cell, OnceCell, RefCell};
 
 use crate::finding::{Code, Finding, Severity, codes, shortened};
-use crate::source::{SourceFile, Spot, line_starts, lines};
+use crate::source::{Position, SourceFile, Spot, line_starts, lines};
 
 /// Where readers put findings.
 pub(crate) struct Sink {
@@ -99,6 +99,17 @@ impl Sink {
             self.finding(severity, code, spot, what.into(), why, help)
         };
         findings.push(finding);
+    }
+
+    /// The text of the file from this place on.
+    pub(crate) fn text_from(&self, position: Position) -> &str {
+        let starts = self.lines.get_or_init(|| line_starts(&self.file.text));
+        let line = usize::try_from(position.line.saturating_sub(1)).unwrap_or(usize::MAX);
+        let column = usize::try_from(position.column.saturating_sub(1)).unwrap_or(usize::MAX);
+        let line = starts.get(line).and_then(|start| self.file.text.get(*start..));
+        let line = line.unwrap_or_default();
+        let start = line.char_indices().nth(column).map_or(line.len(), |(at, _)| at);
+        line.get(start..).unwrap_or_default()
     }
 
     pub(crate) fn error(&self, code: Code, spot: Spot, what: impl Into<String>) {

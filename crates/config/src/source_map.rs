@@ -8,7 +8,8 @@ use crate::source::{Position, SourceFile, Spot};
 /// Where each field of a document stands.
 ///
 /// A path is written as people do: `spec.rules[0].from[1].source.principals[0]`, and a key that has dots or brackets in
-/// quotes: `metadata.annotations["istio.io/dry-run"]`.
+/// quotes: `metadata.annotations["istio.io/dry-run"]`. YAML inside of a text goes on below it:
+/// `data.mesh.extensionProviders[0].name`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SourceMap {
     file: SourceFile,
@@ -30,10 +31,27 @@ enum Below {
 }
 
 impl SourceMap {
-    pub(crate) fn new(file: &SourceFile, root: &Node) -> Self {
+    /// The places of `root`, and those of documents in texts of it, each below the keys that lead to its text.
+    pub(crate) fn new(file: &SourceFile, root: &Node, inner: &[(&[&str], Node)]) -> Self {
+        let mut root = place(root, root.spot);
+        for (path, node) in inner {
+            let mut here = Some(&mut root);
+            for key in *path {
+                here = here.and_then(|place| match &mut place.below {
+                    Below::Fields(fields) => fields
+                        .iter_mut()
+                        .find(|(name, _)| **name == **key)
+                        .map(|(_, place)| place),
+                    Below::Nothing | Below::Items(_) => None,
+                });
+            }
+            if let Some(here) = here {
+                here.below = place(node, here.key).below;
+            }
+        }
         Self {
             file: file.clone(),
-            root: Arc::new(place(root, root.spot)),
+            root: Arc::new(root),
         }
     }
 

@@ -6,8 +6,9 @@ use bartizan_types::{HostPattern, Hostname, Name, Port, Selector};
 
 use crate::field::{Fields, Value};
 use crate::finding::codes;
+use crate::istio::GatewayTopology;
 use crate::kube::container::read_port_number;
-use crate::names;
+use crate::{marks, names};
 
 /// Gateway API Gateway with HTTP listeners.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub struct Gateway {
     pub class: Name,
     /// `spec.listeners`, at least one, with names of their own.
     pub listeners: Vec<Listener>,
+    /// `gatewayTopology` of the annotation `proxy.istio.io/config`; wins over the mesh's.
+    pub topology: Option<GatewayTopology>,
 }
 
 /// One of `listeners`; its protocol is HTTP.
@@ -46,6 +49,7 @@ pub enum RouteNamespaces {
 const MOST_LISTENERS: usize = 64;
 
 pub(crate) fn read(fields: &Fields<'_>) -> Option<Gateway> {
+    let topology = marks::read_topology(fields);
     fields.required("spec")?.map(|spec| {
         spec.not_supported(&["allowedListeners", "defaultScope", "tls"]);
         spec.no_meaning(&["addresses", "infrastructure"]);
@@ -80,6 +84,7 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<Gateway> {
         Some(Gateway {
             class: class?,
             listeners,
+            topology,
         })
     })
 }

@@ -7,10 +7,13 @@ use bartizan_types::{HostPattern, Name, Namespace, Port};
 mod filter;
 mod matching;
 
+pub(crate) use filter::is_protected_header;
+
 use super::gateway::read_host;
 use crate::field::{Fields, Value};
 use crate::finding::codes;
 use crate::kube::container::read_port_number;
+use crate::marks::{self, Users};
 use crate::names;
 
 // The bounds of Gateway API's CRD.
@@ -31,6 +34,8 @@ pub struct HttpRoute {
     pub hostnames: Vec<HostPattern>,
     /// `rules` in order.
     pub rules: Vec<HttpRouteRule>,
+    /// The annotation `bartizan.dev/users`: marks the route, and the workloads behind its backends.
+    pub users: Option<Users>,
 }
 
 /// A Gateway that the route attaches to.
@@ -148,6 +153,7 @@ pub struct Timeouts {
 }
 
 pub(crate) fn read(fields: &Fields<'_>) -> Option<HttpRoute> {
+    let users = marks::read_route_users(fields);
     fields.required("spec")?.map(|spec| {
         spec.not_supported(&["useDefaultGateways"]);
         let parents = spec.required("parentRefs").map(|value| {
@@ -177,6 +183,7 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<HttpRoute> {
             parents: parents.unwrap_or_default(),
             hostnames,
             rules,
+            users,
         })
     })
 }

@@ -6,6 +6,8 @@ use base64::Engine as _;
 
 use crate::field::{Fields, Value};
 use crate::finding::codes;
+use crate::istio::mesh_config::{self, MeshConfig};
+use crate::kinds::Owner;
 use crate::names;
 
 /// Kubernetes ConfigMap. No key is in both maps.
@@ -15,9 +17,12 @@ pub struct ConfigMap {
     pub data: BTreeMap<String, String>,
     /// `binaryData`, decoded.
     pub binary_data: BTreeMap<String, Vec<u8>>,
+    /// Of a ConfigMap named `istio`, the mesh configuration in `data.mesh`; it counts in the root namespace. Places of its
+    /// fields are below `data.mesh`.
+    pub mesh: Option<Box<MeshConfig>>,
 }
 
-pub(crate) fn read(fields: &Fields<'_>) -> ConfigMap {
+pub(crate) fn read(fields: &Fields<'_>, owner: &Owner<'_>) -> ConfigMap {
     fields.no_meaning(&["immutable"]);
     let mut data = BTreeMap::new();
     let mut binary_data = BTreeMap::new();
@@ -34,7 +39,16 @@ pub(crate) fn read(fields: &Fields<'_>) -> ConfigMap {
             Some(())
         });
     }
-    ConfigMap { data, binary_data }
+    let is_istio = fields
+        .get("metadata")
+        .and_then(|metadata| metadata.peek("name"))
+        .is_some_and(|name| name.raw() == Some("istio"));
+    let mesh = fields.get("data").filter(|_| is_istio);
+    ConfigMap {
+        data,
+        binary_data,
+        mesh: mesh.and_then(|data| mesh_config::read(data, owner)).map(Box::new),
+    }
 }
 
 /// Reads each value under a key that is valid and new.

@@ -9,11 +9,14 @@ use super::container::{self, Container, SecurityContext};
 use super::volume::{self, Volume};
 use crate::field::{Fields, Value};
 use crate::finding::codes;
+use crate::marks::{self, PodMarks};
 use crate::{names, suggest};
 
 /// Kubernetes Pod; its labels are in the document's metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pod {
+    /// What its labels and annotations say to the mesh.
+    pub marks: PodMarks,
     /// `spec`.
     pub spec: PodSpec,
 }
@@ -25,6 +28,8 @@ pub struct PodTemplate {
     pub labels: Labels,
     /// `metadata.annotations`.
     pub annotations: BTreeMap<String, String>,
+    /// What its labels and annotations say to the mesh.
+    pub marks: PodMarks,
     /// `spec`.
     pub spec: PodSpec,
 }
@@ -67,7 +72,8 @@ pub enum RestartPolicy {
 
 pub(crate) fn read(fields: &Fields<'_>) -> Option<Pod> {
     let spec = fields.required("spec").and_then(|value| read_spec(value, &[]))?;
-    Some(Pod { spec })
+    let marks = fields.get("metadata").map(marks::read_pod).unwrap_or_default();
+    Some(Pod { marks, spec })
 }
 
 /// Reads a template. `claimed` are volumes that the workload itself brings, reported elsewhere.
@@ -81,16 +87,18 @@ pub(crate) fn read_template(value: Value<'_>, claimed: &[&str]) -> Option<PodTem
                     .get("annotations")
                     .map(Value::text_map)
                     .unwrap_or_default();
-                Some((labels, annotations))
+                marks::report_misplaced(value, marks::Place::Template);
+                Some((labels, annotations, marks::read_pod(value)))
             })
         });
-        let (labels, annotations) = metadata.unwrap_or_default();
+        let (labels, annotations, marks) = metadata.unwrap_or_default();
         let spec = template
             .required("spec")
             .and_then(|value| read_spec(value, claimed))?;
         Some(PodTemplate {
             labels,
             annotations,
+            marks,
             spec,
         })
     })

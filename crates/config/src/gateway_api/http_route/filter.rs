@@ -142,8 +142,13 @@ const PROTECTED: &[&str] = &[
     "upgrade",
 ];
 
+/// Whether the header frames or routes a message.
+pub(crate) fn is_protected_header(name: &str) -> bool {
+    PROTECTED.contains(&name)
+}
+
 fn check_name(value: Value<'_>, name: &str, seen: &mut BTreeSet<String>) {
-    if PROTECTED.contains(&name) {
+    if is_protected_header(name) {
         let what = format!("`{name}` frames or routes the message, so a filter cannot change it");
         value.error(codes::INVALID_VALUE, what);
     }

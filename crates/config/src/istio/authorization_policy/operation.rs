@@ -2,8 +2,9 @@
 
 use bartizan_types::StringMatch;
 
-use super::{Operation, PathMatch, read_matcher, read_port, read_present, read_string};
-use crate::field::Value;
+use super::super::matcher::{read_matcher, read_port, read_present, read_string};
+use super::{Operation, PathMatch};
+use crate::field::{Fields, Value};
 use crate::finding::codes;
 
 pub(super) fn read(value: Value<'_>) -> Option<Operation> {
@@ -17,8 +18,11 @@ pub(super) fn read(value: Value<'_>) -> Option<Operation> {
                     "leave `to` out to mean every operation, or say which",
                 );
             }
+            let hosts = read_matcher(fields, "hosts", "notHosts", read_string);
+            warn_of_ports(fields, "hosts", &hosts.any);
+            warn_of_ports(fields, "notHosts", &hosts.none);
             Some(Operation {
-                hosts: read_matcher(fields, "hosts", "notHosts", read_string),
+                hosts,
                 ports: read_matcher(fields, "ports", "notPorts", read_port),
                 methods: read_matcher(fields, "methods", "notMethods", read_method),
                 paths: read_matcher(fields, "paths", "notPaths", read_path),
@@ -27,7 +31,41 @@ pub(super) fn read(value: Value<'_>) -> Option<Operation> {
     })
 }
 
-fn read_method(value: Value<'_>) -> Option<StringMatch> {
+/// A host is compared with its port text, so `example.com` alone lets `example.com:8080` through.
+fn warn_of_ports(fields: &Fields<'_>, name: &'static str, hosts: &[StringMatch]) {
+    let matches = |text: &str| hosts.iter().any(|host| host.matches_ignore_case(text));
+    for value in fields
+        .get(name)
+        .filter(|value| value.is_list())
+        .map(Value::items)
+        .unwrap_or_default()
+    {
+        let Some(text) = value.raw() else { continue };
+        let StringMatch::Exact(host) = StringMatch::parse(text) else {
+            continue;
+        };
+        let has_port = host.rsplit_once(':').is_some_and(|(head, port)| {
+            !head.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && !head.ends_with(':')
+        });
+        if host.is_empty() || has_port || matches(&format!("{host}:1")) && matches(&format!("{host}:65535")) {
+            continue;
+        }
+        value.warn(
+            codes::POINTLESS_RULE,
+            format!(
+                "{} does not match a request that names its port, such as `{}:8080`",
+                value.sink.quoted(text),
+                value.sink.quoted(text).trim_matches('`')
+            ),
+            format!(
+                "write both: [\"{0}\", \"{0}:*\"]",
+                value.sink.quoted(text).trim_matches('`')
+            ),
+        );
+    }
+}
+
+pub(crate) fn read_method(value: Value<'_>) -> Option<StringMatch> {
     let method = read_string(value)?;
     let text = value.raw().unwrap_or_default();
     if text.bytes().any(|b| b.is_ascii_lowercase()) {
@@ -44,7 +82,7 @@ fn read_method(value: Value<'_>) -> Option<StringMatch> {
     Some(method)
 }
 
-fn read_path(value: Value<'_>) -> Option<PathMatch> {
+pub(crate) fn read_path(value: Value<'_>) -> Option<PathMatch> {
     let text = read_present(value)?;
     if text.contains("{*}") || text.contains("{**}") {
         return match template_problem(text) {

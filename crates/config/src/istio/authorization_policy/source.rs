@@ -1,8 +1,10 @@
 //! `from[].source`: who asks.
 
-use super::{
-    Source, read_block, read_matcher, read_namespace, read_principal, read_service_account, read_trust_domain,
+use super::super::matcher::{
+    read_block, read_matcher, read_namespace, read_principal, read_request_principal, read_service_account,
+    read_trust_domain,
 };
+use super::Source;
 use crate::field::Value;
 use crate::finding::codes;
 use crate::kinds::Owner;
@@ -10,7 +12,7 @@ use crate::kinds::Owner;
 /// The most entries of `serviceAccounts` (Istio's CRD).
 const MOST_SERVICE_ACCOUNTS: usize = 16;
 
-pub(super) fn read(value: Value<'_>, owner: &Owner) -> Option<Source> {
+pub(super) fn read(value: Value<'_>, owner: &Owner<'_>) -> Option<Source> {
     value.map(|from| {
         from.required("source")?.map(|fields| {
             if fields.is_empty() {
@@ -21,12 +23,6 @@ pub(super) fn read(value: Value<'_>, owner: &Owner) -> Option<Source> {
                     "leave `from` out to mean everybody, or say who",
                 );
             }
-            fields.not_supported(&[
-                "requestPrincipals",
-                "notRequestPrincipals",
-                "remoteIpBlocks",
-                "notRemoteIpBlocks",
-            ]);
             let principals = read_matcher(fields, "principals", "notPrincipals", read_principal);
             let namespaces = read_matcher(fields, "namespaces", "notNamespaces", read_namespace);
             let service_accounts = read_matcher(fields, "serviceAccounts", "notServiceAccounts", |value| {
@@ -34,6 +30,13 @@ pub(super) fn read(value: Value<'_>, owner: &Owner) -> Option<Source> {
             });
             let trust_domains = read_matcher(fields, "trustDomains", "notTrustDomains", read_trust_domain);
             let ip_blocks = read_matcher(fields, "ipBlocks", "notIpBlocks", read_block);
+            let remote_ip_blocks = read_matcher(fields, "remoteIpBlocks", "notRemoteIpBlocks", read_block);
+            let request_principals = read_matcher(
+                fields,
+                "requestPrincipals",
+                "notRequestPrincipals",
+                read_request_principal,
+            );
             for (name, values) in [
                 ("serviceAccounts", &service_accounts.any),
                 ("notServiceAccounts", &service_accounts.none),
@@ -59,6 +62,8 @@ pub(super) fn read(value: Value<'_>, owner: &Owner) -> Option<Source> {
                 service_accounts,
                 trust_domains,
                 ip_blocks,
+                remote_ip_blocks,
+                request_principals,
             })
         })
     })

@@ -13,7 +13,7 @@ const PURE: [&str; 6] = ["types", "proto", "config", "mesh", "compile", "decide"
 /// Only these rooms name a TLS or certificate crate.
 const TLS: [(&str, &[&str]); 4] = [
     ("rustls", &["identity", "wire"]),
-    ("tokio-rustls", &["wire"]),
+    ("tokio-rustls", &["wire", "control"]),
     ("rcgen", &["identity"]),
     ("aws-lc-rs", &["identity"]),
 ];

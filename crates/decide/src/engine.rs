@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bartizan_mesh::{FieldHashing, PathRule, Policy, Profile, Snapshot, View};
+use bartizan_mesh::{FieldHashing, PathRule, Policy, Profile, Provider, Snapshot, View};
 use bartizan_types::{NamespacedName, RuleId};
 
+use crate::authenticate::TokenRules;
 use crate::authorize::Permit;
 use crate::policy_set::PolicySet;
 use crate::route::WaysIn;
@@ -27,7 +28,10 @@ pub(crate) struct Local {
     pub(crate) view: Arc<View>,
     /// As they are in the snapshot; what is missing there is a policy that denies.
     policies: Vec<Arc<Policy>>,
-    pub(crate) set: PolicySet,
+    pub(crate) set: Arc<PolicySet>,
+    pub(crate) tokens: TokenRules,
+    /// The authorizers that its policies name, as they are in the snapshot.
+    providers: Vec<Option<Arc<Provider>>>,
 }
 
 impl Engine {
@@ -63,8 +67,8 @@ impl Engine {
         self.locals.get(local)?.set.id(rule)
     }
 
-    pub(crate) fn profile(&self) -> Profile {
-        self.profile
+    pub(crate) fn profile(&self) -> &Profile {
+        &self.profile
     }
 
     pub(crate) fn local(&self, name: &NamespacedName) -> Option<(usize, &Local)> {
@@ -81,6 +85,8 @@ impl Engine {
         match (self.local_arc(name), other.local_arc(name)) {
             (Some(mine), Some(theirs)) => {
                 Arc::ptr_eq(mine, theirs)
+                    // What an expression reads is not in the policy: labels of others, the time.
+                    && mine.set.expressions().next().is_none()
                     && self.profile == other.profile
                     && self.path_rule == other.path_rule
                     && self.snapshot.same_ways_in(&other.snapshot)
@@ -101,24 +107,33 @@ impl Engine {
     fn compile(snapshot: Arc<Snapshot>, before: Option<&Self>) -> Self {
         // Until the control plane has spoken, nothing is allowed.
         let settings = snapshot.settings();
-        let profile = settings.map_or(Profile::ZeroTrust, |settings| settings.profile);
+        let profile = settings.map_or_else(Profile::zero_trust, |settings| settings.profile.clone());
         let path_rule = settings.map_or(PathRule::RefuseAmbiguous, |settings| settings.paths);
         let locals: Vec<Arc<Local>> = snapshot
             .views()
             .map(|view| {
-                let policies = policies_of(&snapshot, view, before);
-                before
-                    .filter(|before| before.path_rule == path_rule)
-                    .and_then(|before| before.local_arc(&view.workload))
-                    .filter(|local| local.is_made_of(view, &policies))
-                    .cloned()
-                    .unwrap_or_else(|| {
-                        Arc::new(Local {
-                            view: Arc::clone(view),
-                            set: PolicySet::build(&policies, path_rule),
-                            policies,
-                        })
+                let kept = before.and_then(|before| before.local_arc(&view.workload));
+                let policies = policies_of(&snapshot, view, kept);
+                let set = kept
+                    .filter(|kept| {
+                        before.is_some_and(|before| before.path_rule == path_rule)
+                            && kept.is_made_of(&policies)
                     })
+                    .map_or_else(
+                        || Arc::new(PolicySet::build(&policies, path_rule)),
+                        |kept| Arc::clone(&kept.set),
+                    );
+                let tokens = TokenRules::build(&snapshot, view, kept.map(|kept| &kept.tokens));
+                let local = Local {
+                    view: Arc::clone(view),
+                    policies,
+                    providers: providers_of(&snapshot, &set),
+                    set,
+                    tokens,
+                };
+                kept.filter(|kept| kept.is_same(&local))
+                    .cloned()
+                    .unwrap_or_else(|| Arc::new(local))
             })
             .collect();
         let by_name = locals
@@ -144,20 +159,25 @@ impl Engine {
 }
 
 impl Local {
-    fn is_made_of(&self, view: &Arc<View>, policies: &[Arc<Policy>]) -> bool {
-        Arc::ptr_eq(&self.view, view)
-            && self.policies.len() == policies.len()
+    fn is_made_of(&self, policies: &[Arc<Policy>]) -> bool {
+        self.policies.len() == policies.len()
             && self
                 .policies
                 .iter()
                 .zip(policies)
                 .all(|(mine, theirs)| Arc::ptr_eq(mine, theirs))
     }
+
+    fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.view, &other.view)
+            && Arc::ptr_eq(&self.set, &other.set)
+            && self.tokens.is_same(&other.tokens)
+            && self.providers == other.providers
+    }
 }
 
 /// The policies of a view. One that is named but not there denies everything.
-fn policies_of(snapshot: &Snapshot, view: &View, before: Option<&Engine>) -> Vec<Arc<Policy>> {
-    let kept = before.and_then(|before| before.local_arc(&view.workload));
+fn policies_of(snapshot: &Snapshot, view: &View, kept: Option<&Arc<Local>>) -> Vec<Arc<Policy>> {
     view.policies
         .iter()
         .map(|name| {
@@ -168,5 +188,12 @@ fn policies_of(snapshot: &Snapshot, view: &View, before: Option<&Engine>) -> Vec
                     .unwrap_or_else(|| Arc::new(missing))
             })
         })
+        .collect()
+}
+
+fn providers_of(snapshot: &Snapshot, set: &PolicySet) -> Vec<Option<Arc<Provider>>> {
+    set.providers()
+        .iter()
+        .map(|name| snapshot.provider(name).cloned())
         .collect()
 }

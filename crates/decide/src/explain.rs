@@ -6,14 +6,15 @@
 use std::fmt;
 
 use bartizan_mesh::{Action, Condition, Matcher, MtlsMode, Policy, Rule, View};
-use bartizan_types::{NamespacedName, Peer, RuleId};
+use bartizan_types::{Peer, RuleId};
 use serde::Serialize;
 
-use crate::authorize::{Denied, Permit, Reason, authorize_http, authorize_tcp, http_subject, tcp_subject};
-use crate::engine::Engine;
+use crate::authorize::{Denied, Reason, Verdict, authorize_http, authorize_tcp, http_subject, tcp_subject};
+use crate::engine::{Engine, Local};
 use crate::facts::{ConnectionFacts, Headers, HttpFacts};
 use crate::matching::{Field, Half, Recorder, Subject, rule_matches};
 use crate::path::canonical_path;
+use crate::user::claim;
 
 /// Why a request or a connection is allowed or refused.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -75,13 +76,12 @@ pub struct FailedField {
 pub fn explain_http<H: Headers + ?Sized>(engine: &Engine, facts: &HttpFacts<'_, H>) -> Explanation {
     let result = authorize_http(engine, facts);
     let path = canonical_path(facts.target, engine.path_rule()).ok();
-    let policies = path.as_ref().map_or_else(Vec::new, |path| {
-        policies(
-            engine,
-            facts.connection.local,
-            &http_subject(facts, path.as_str()),
-        )
-    });
+    let local = engine.local(facts.connection.local);
+    let policies = local
+        .zip(path.as_ref())
+        .map_or_else(Vec::new, |((_, local), path)| {
+            policies(local, &http_subject(engine, local, facts, path.as_str()))
+        });
     let path = path.map(|path| path.as_str().to_owned());
     let operation = path.as_deref().map(|path| (facts.method, path));
     let change = change(engine, &facts.connection, operation, &result);
@@ -91,20 +91,22 @@ pub fn explain_http<H: Headers + ?Sized>(engine: &Engine, facts: &HttpFacts<'_, 
 /// Explains the decision about a connection of bytes.
 pub fn explain_tcp(engine: &Engine, facts: &ConnectionFacts<'_>) -> Explanation {
     let result = authorize_tcp(engine, facts);
-    let policies = policies(engine, facts.local, &tcp_subject(facts));
+    let policies = engine.local(facts.local).map_or_else(Vec::new, |(_, local)| {
+        policies(local, &tcp_subject(engine, local, facts))
+    });
     let change = change(engine, facts, None, &result);
     explanation(engine, &result, None, policies, change)
 }
 
 fn explanation(
     engine: &Engine,
-    result: &Result<Permit, Denied>,
+    result: &Result<Verdict, Denied>,
     canonical_path: Option<String>,
     policies: Vec<ExplainedPolicy>,
     change: Option<String>,
 ) -> Explanation {
     let (reason, decided_by) = match result {
-        Ok(permit) => match engine.allowed_by(permit) {
+        Ok(verdict) => match verdict.allowed_by(engine) {
             Some(rule) => (format!("allowed by {rule}"), Some(rule.clone())),
             None => (
                 "no policy selects this workload for ALLOW, and the profile allows what nothing denies"
@@ -124,15 +126,8 @@ fn explanation(
     }
 }
 
-fn policies<H: Headers + ?Sized>(
-    engine: &Engine,
-    local: &NamespacedName,
-    subject: &Subject<'_, H>,
-) -> Vec<ExplainedPolicy> {
-    let Some((_, local)) = engine.local(local) else {
-        return Vec::new();
-    };
-    [Action::Deny, Action::Allow]
+fn policies<H: Headers + ?Sized>(local: &Local, subject: &Subject<'_, H>) -> Vec<ExplainedPolicy> {
+    [Action::Custom, Action::Audit, Action::Deny, Action::Allow]
         .into_iter()
         .flat_map(|action| {
             local
@@ -140,14 +135,21 @@ fn policies<H: Headers + ?Sized>(
                 .policies()
                 .filter(move |(_, policy)| policy.action == action)
         })
-        .map(|(_, policy)| explained(policy, subject))
+        .map(|(first, policy)| explained(local, first, policy, subject))
         .collect()
 }
 
-fn explained<H: Headers + ?Sized>(policy: &Policy, subject: &Subject<'_, H>) -> ExplainedPolicy {
+fn explained<H: Headers + ?Sized>(
+    local: &Local,
+    first: u32,
+    policy: &Policy,
+    subject: &Subject<'_, H>,
+) -> ExplainedPolicy {
     let rules = policy.rules.iter().enumerate().map(|(at, rule)| {
         let mut listening = Listening { failed: Vec::new() };
-        let matched = rule_matches(rule, policy.action, subject, &mut listening);
+        let number = first.saturating_add(u32::try_from(at).unwrap_or(u32::MAX));
+        let expression = local.set.expression(number);
+        let matched = rule_matches(rule, expression, policy.action, subject, &mut listening);
         ExplainedRule {
             rule: at,
             matched,
@@ -167,6 +169,8 @@ fn explained<H: Headers + ?Sized>(policy: &Policy, subject: &Subject<'_, H>) -> 
         action: match policy.action {
             Action::Allow => "ALLOW",
             Action::Deny => "DENY",
+            Action::Audit => "AUDIT",
+            Action::Custom => "CUSTOM",
         },
         rules: rules.collect(),
     }
@@ -197,10 +201,14 @@ fn failed_field<H: Headers + ?Sized>(
                 "namespaces" => texts(&source.namespaces, half),
                 "serviceAccounts" => texts(&source.service_accounts, half),
                 "trustDomains" => texts(&source.trust_domains, half),
+                "remoteIpBlocks" => texts(&source.remote_ip_blocks, half),
+                "requestPrincipals" => texts(&source.request_principals, half),
                 _ => texts(&source.ip_blocks, half),
             });
             let found = match name {
                 "ipBlocks" => Some(subject.connection.source.to_string()),
+                "remoteIpBlocks" => Some(subject.connection.remote.to_string()),
+                "requestPrincipals" => request_principal(subject),
                 _ => identity(subject.connection.peer),
             };
             (
@@ -244,10 +252,23 @@ fn failed_field<H: Headers + ?Sized>(
             };
             (format!("when[{when}].{list}"), wanted, found)
         }
+        Field::Expression => (
+            "when".to_owned(),
+            rule.expression.iter().map(ToString::to_string).collect(),
+            None,
+        ),
+        Field::Unnamed => (String::new(), Vec::new(), identity(subject.connection.peer)),
     };
     FailedField {
-        field: format!("rules[{at}].{path}"),
+        field: match path.as_str() {
+            "" => format!("rules[{at}]"),
+            path => format!("rules[{at}].{path}"),
+        },
         why: match (half, &found) {
+            _ if field == Field::Unnamed => {
+                "the caller is of another namespace, and the profile wants the rule to name it in full"
+            }
+            _ if field == Field::Expression => "the expression is not true",
             (Half::OnlyHttp, _) => "exists only in HTTP: on TCP a rule that allows by it never matches",
             (Half::Excluded, _) => "an excluded value matches",
             (Half::Wanted, None) => "there is no value",
@@ -290,6 +311,25 @@ fn condition_texts<H: Headers + ?Sized>(
             Some(connection.destination.port().to_string()),
         ),
         Condition::Sni(names) => (texts(names, half), connection.sni.map(str::to_owned)),
+        Condition::RemoteIp(blocks) => (texts(blocks, half), Some(connection.remote.to_string())),
+        Condition::RequestPrincipal(values) => (texts(values, half), request_principal(subject)),
+        Condition::RequestAudiences(values) => (
+            texts(values, half),
+            subject.user().map(|user| user.audiences().join(", ")),
+        ),
+        Condition::RequestPresenter(values) => (
+            texts(values, half),
+            subject
+                .user()
+                .and_then(|user| user.presenter().map(str::to_owned)),
+        ),
+        Condition::RequestClaim(path, values) => (
+            texts(values, half),
+            subject
+                .user()
+                .and_then(|user| claim(user.claims(), path))
+                .map(ToString::to_string),
+        ),
     }
 }
 
@@ -315,6 +355,10 @@ fn strings(mut values: impl Iterator<Item = String>) -> Vec<String> {
     some
 }
 
+fn request_principal<H: ?Sized>(subject: &Subject<'_, H>) -> Option<String> {
+    subject.user()?.principal().map(str::to_owned)
+}
+
 fn identity(peer: &Peer) -> Option<String> {
     Some(peer.identity()?.principal().to_owned())
 }
@@ -335,7 +379,7 @@ fn change(
     engine: &Engine,
     facts: &ConnectionFacts<'_>,
     operation: Option<(&str, &str)>,
-    result: &Result<Permit, Denied>,
+    result: &Result<Verdict, Denied>,
 ) -> Option<String> {
     let denied = result.as_ref().err()?;
     match &denied.reason {
@@ -352,6 +396,22 @@ fn change(
             "# send the path in its plain form: no encoded slashes, dot segments, `//`, `;` or double escapes\n"
                 .to_owned(),
         ),
+        Reason::NotNamed(_) | Reason::OtherNamespace => {
+            let (_, local) = engine.local(facts.local)?;
+            Some(allow_policy(&local.view, facts, operation))
+        }
+        Reason::NoUser | Reason::TokenRefused(_) => Some(
+            "# send a token of an issuer that a RequestAuthentication of this workload accepts\n".to_owned(),
+        ),
+        Reason::AuthorizerDenied { provider, .. }
+        | Reason::AuthorizerSilent { provider, .. }
+        | Reason::AuthorizerNotAsked { provider, .. } => {
+            Some(format!("# the authorizer {} decides this\n", quoted(provider)))
+        }
+        Reason::NoAuthorizer { provider, .. } => Some(format!(
+            "# declare {} in the mesh's extensionProviders, or name one that is there\n",
+            quoted(provider)
+        )),
         Reason::NoView => None,
     }
 }

@@ -5,12 +5,15 @@
 //! [`Permit`] without which nothing is sent, [`route`](route::route), [`outbound`](outbound::outbound),
 //! [`choose`] and [`retry`](retry::retry) say where a request goes.
 
+pub mod authenticate;
 pub mod authorize;
 pub mod balance;
 pub mod engine;
 pub mod explain;
+mod expression;
 pub mod facts;
 pub mod judge;
+pub mod marks;
 mod matching;
 pub mod mtls;
 pub mod outbound;
@@ -19,15 +22,24 @@ mod policy_set;
 pub mod retry;
 pub mod route;
 mod rule_index;
+pub mod user;
 
-pub use authorize::{Denied, Permit, Reason, authorize_connection, authorize_http, authorize_tcp};
+pub use authenticate::{
+    Authenticated, Changes, Keys, RefusedKind, TokenRefused, TokenRule, Unauthenticated, authenticate,
+};
+pub use authorize::{
+    Ask, AuthorizerSays, Denied, Permit, Reason, Verdict, authorize_after, authorize_connection,
+    authorize_http, authorize_tcp, authorize_tcp_after,
+};
 pub use balance::{Choice, InFlight, choose};
 pub use engine::Engine;
 pub use explain::{Explanation, explain_http, explain_tcp};
-pub use facts::{ConnectionFacts, Headers, HttpFacts, NoHeaders};
+pub use facts::{ConnectionFacts, Headers, HttpFacts, NoHeaders, TlsFacts};
 pub use judge::{judge_again_connection, judge_again_http, judge_again_tcp};
+pub use marks::{Marks, ShadowResult};
 pub use mtls::{Admission, FirstBytes, Refused, admit};
 pub use outbound::{Answer, Destination, Refusal, backend, outbound, resolve_name};
-pub use path::{Ambiguous, CanonicalPath, canonical_path, query_of};
+pub use path::{Ambiguous, CanonicalPath, canonical_path, forwarded_target, query_of};
 pub use retry::{Failure, Retry, Stop, retry};
 pub use route::{Forward, Plan, Reply, route};
+pub use user::User;

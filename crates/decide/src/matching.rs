@@ -5,16 +5,44 @@
 
 use std::borrow::Cow;
 
-use bartizan_mesh::{Action, Condition, Matcher, Operation, PathMatch, Rule, Source};
+use bartizan_mesh::{Action, Condition, Matcher, Operation, PathMatch, Rule, Snapshot, Source, View};
 use bartizan_types::{NamespacedName, Peer, StringMatch};
+use serde_json::Value;
 
+use crate::expression::Expression;
 use crate::facts::{ConnectionFacts, Headers};
+use crate::user::{User, claim};
 
 /// What is matched against: the connection, and the request where there is one.
 pub(crate) struct Subject<'a, H: ?Sized> {
     pub(crate) connection: &'a ConnectionFacts<'a>,
     pub(crate) identity: Option<Identity<'a>>,
     pub(crate) http: Option<Http<'a, H>>,
+    /// What the workload is.
+    pub(crate) view: &'a View,
+    /// Who everybody is.
+    pub(crate) snapshot: &'a Snapshot,
+    /// The profile lets the caller in only by a rule that names it in full: it is of another namespace.
+    pub(crate) must_be_named: bool,
+}
+
+impl<'a, H: ?Sized> Subject<'a, H> {
+    /// The same, for whom no rule has to name it.
+    pub(crate) fn as_if_named(&self) -> Self {
+        Self {
+            connection: self.connection,
+            identity: self.identity,
+            http: self.http.clone(),
+            view: self.view,
+            snapshot: self.snapshot,
+            must_be_named: false,
+        }
+    }
+
+    /// Whose token the request has.
+    pub(crate) fn user(&self) -> Option<&'a User> {
+        self.http.as_ref()?.user
+    }
 }
 
 /// The parts of a request that rules look at.
@@ -23,6 +51,21 @@ pub(crate) struct Http<'a, H: ?Sized> {
     pub(crate) authority: Option<Cow<'a, str>>,
     pub(crate) path: &'a str,
     pub(crate) headers: &'a H,
+    pub(crate) target: &'a str,
+    pub(crate) user: Option<&'a User>,
+}
+
+impl<H: ?Sized> Clone for Http<'_, H> {
+    fn clone(&self) -> Self {
+        Self {
+            method: self.method,
+            authority: self.authority.clone(),
+            path: self.path,
+            headers: self.headers,
+            target: self.target,
+            user: self.user,
+        }
+    }
 }
 
 /// A proven identity, taken apart once.
@@ -160,6 +203,10 @@ pub(crate) enum Field {
     Operation(usize, &'static str),
     /// `when[i]`.
     When(usize),
+    /// The expression of an AccessRule.
+    Expression,
+    /// The whole rule: it does not name a caller whom the profile wants named.
+    Unnamed,
 }
 
 /// Which half of a matcher failed.
@@ -188,18 +235,39 @@ impl Recorder for Quiet {
 
 /// Whether a rule asks for something that only HTTP has.
 pub(crate) fn asks_for_http(rule: &Rule) -> bool {
-    rule.to.iter().any(|operation| {
-        !(operation.hosts.is_empty() && operation.methods.is_empty() && operation.paths.is_empty())
-    }) || rule
-        .when
+    rule.from
         .iter()
-        .any(|condition| matches!(condition, Condition::Header(..)))
+        .any(|source| !source.request_principals.is_empty())
+        || rule.to.iter().any(|operation| {
+            !(operation.hosts.is_empty() && operation.methods.is_empty() && operation.paths.is_empty())
+        })
+        || rule.when.iter().any(is_only_http)
 }
 
-/// Whether a rule matches. On TCP a rule that asks for HTTP never matches if it allows, and if it denies the HTTP
-/// fields are ignored and the rest still applies (Istio; see `docs/policy.md`).
+fn is_only_http(condition: &Condition) -> bool {
+    match condition {
+        Condition::Header(..)
+        | Condition::RequestPrincipal(_)
+        | Condition::RequestAudiences(_)
+        | Condition::RequestPresenter(_)
+        | Condition::RequestClaim(..) => true,
+        Condition::SourceIp(_)
+        | Condition::SourceNamespace(_)
+        | Condition::SourcePrincipal(_)
+        | Condition::SourceServiceAccount(_)
+        | Condition::SourceTrustDomain(_)
+        | Condition::DestinationIp(_)
+        | Condition::DestinationPort(_)
+        | Condition::Sni(_)
+        | Condition::RemoteIp(_) => false,
+    }
+}
+
+/// Whether a rule matches. On TCP a rule that asks for HTTP never matches if it allows, and else the HTTP fields are
+/// ignored and the rest still applies (Istio; see `docs/policy.md`). `expression` is the rule's own, compiled.
 pub(crate) fn rule_matches<H: Headers + ?Sized, R: Recorder>(
     rule: &Rule,
+    expression: Option<&Expression>,
     action: Action,
     subject: &Subject<'_, H>,
     recorder: &mut R,
@@ -209,7 +277,11 @@ pub(crate) fn rule_matches<H: Headers + ?Sized, R: Recorder>(
         check.find_http(rule);
         return false;
     }
-    check.from(&rule.from) && check.to(&rule.to) && check.when(&rule.when)
+    check.from(&rule.from)
+        && check.to(&rule.to)
+        && check.when(&rule.when)
+        && check.expression(expression, action)
+        && (action != Action::Allow || !subject.must_be_named || check.is_named(rule))
 }
 
 struct Check<'c, 'a, H: ?Sized, R> {
@@ -233,8 +305,10 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
             service_accounts,
             trust_domains,
             ip_blocks,
+            remote_ip_blocks,
+            request_principals,
         } = source;
-        let address = self.subject.connection.source;
+        let (address, remote) = (self.subject.connection.source, self.subject.connection.remote);
         let field = |name| Field::Source(at, name);
         self.identity(field("principals"), principals, |id, wanted| {
             principal(id, wanted)
@@ -243,6 +317,10 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
         }) && self.identity(field("serviceAccounts"), service_accounts, Identity::has_account)
             && self.identity(field("trustDomains"), trust_domains, Identity::is_of_domain)
             && self.holds(field("ipBlocks"), ip_blocks, |block| block.contains(address))
+            && self.holds(field("remoteIpBlocks"), remote_ip_blocks, |block| {
+                block.contains(remote)
+            })
+            && self.user(field("requestPrincipals"), request_principals, request_principal)
     }
 
     fn to(&mut self, operations: &[Operation]) -> bool {
@@ -322,7 +400,64 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
             }
             Condition::SourceServiceAccount(values) => self.identity(field, values, Identity::has_account),
             Condition::SourceTrustDomain(values) => self.identity(field, values, Identity::is_of_domain),
+            Condition::RemoteIp(blocks) => {
+                self.holds(field, blocks, |block| block.contains(connection.remote))
+            }
+            Condition::RequestPrincipal(values) => self.user(field, values, request_principal),
+            Condition::RequestAudiences(values) => self.user(field, values, |user, wanted| {
+                user.audiences().iter().any(|audience| wanted.matches(audience))
+            }),
+            Condition::RequestPresenter(values) => self.user(field, values, |user, wanted| {
+                user.presenter()
+                    .is_some_and(|presenter| wanted.matches(presenter))
+            }),
+            Condition::RequestClaim(path, values) => self.user(field, values, |user, wanted| {
+                claim(user.claims(), path).is_some_and(|value| claim_matches(value, wanted))
+            }),
         }
+    }
+
+    /// Without a verified token a wanted value never matches, and an excluded one never excludes. On TCP, where there are
+    /// no tokens, the field is ignored; a rule that allows by it has not come this far.
+    fn user<T>(&mut self, field: Field, matcher: &Matcher<T>, matches: impl Fn(&User, &T) -> bool) -> bool {
+        let Some(http) = &self.subject.http else {
+            return true;
+        };
+        let user = http.user;
+        self.holds(field, matcher, |wanted| {
+            user.is_some_and(|user| matches(user, wanted))
+        })
+    }
+
+    fn expression(&mut self, expression: Option<&Expression>, action: Action) -> bool {
+        let holds = expression.is_none_or(|expression| expression.holds(action, self.subject));
+        if !holds {
+            self.recorder.failed(Field::Expression, Half::Wanted);
+        }
+        holds
+    }
+
+    /// Whether the rule names the caller in full: a source that matches does, or a condition.
+    fn is_named(&mut self, rule: &Rule) -> bool {
+        let names = self.subject.identity.is_some_and(|identity| {
+            let by_source = rule.from.iter().enumerate().any(|(at, source)| {
+                source_names(source, &identity)
+                    && Check {
+                        subject: self.subject,
+                        recorder: &mut Quiet,
+                    }
+                    .source(at, source)
+            });
+            by_source
+                || rule
+                    .when
+                    .iter()
+                    .any(|condition| condition_names(condition, &identity))
+        });
+        if !names {
+            self.recorder.failed(Field::Unnamed, Half::Wanted);
+        }
+        names
     }
 
     /// Without a proven identity a wanted value never matches, and an excluded one never excludes.
@@ -352,6 +487,12 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
 
     /// Names the fields for which a rule that allows counts for nothing on TCP.
     fn find_http(&mut self, rule: &Rule) {
+        for (at, source) in rule.from.iter().enumerate() {
+            if !source.request_principals.is_empty() {
+                let field = Field::Source(at, "requestPrincipals");
+                self.recorder.failed(field, Half::OnlyHttp);
+            }
+        }
         for (at, operation) in rule.to.iter().enumerate() {
             for (name, is_empty) in [
                 ("methods", operation.methods.is_empty()),
@@ -364,10 +505,88 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
             }
         }
         for (at, condition) in rule.when.iter().enumerate() {
-            if matches!(condition, Condition::Header(..)) {
+            if is_only_http(condition) {
                 self.recorder.failed(Field::When(at), Half::OnlyHttp);
             }
         }
+    }
+}
+
+/// Whether a source names this caller by one value without a wildcard.
+fn source_names(source: &Source, identity: &Identity<'_>) -> bool {
+    principals_name(&source.principals, identity)
+        || namespaces_name(&source.namespaces, identity)
+        || source
+            .service_accounts
+            .any
+            .iter()
+            .any(|account| identity.has_account(account))
+}
+
+fn condition_names(condition: &Condition, identity: &Identity<'_>) -> bool {
+    match condition {
+        Condition::SourcePrincipal(values) => principals_name(values, identity),
+        Condition::SourceNamespace(values) => namespaces_name(values, identity),
+        Condition::SourceServiceAccount(values) => {
+            values.any.iter().any(|account| identity.has_account(account))
+        }
+        Condition::Header(..)
+        | Condition::SourceIp(_)
+        | Condition::SourceTrustDomain(_)
+        | Condition::DestinationIp(_)
+        | Condition::DestinationPort(_)
+        | Condition::Sni(_)
+        | Condition::RemoteIp(_)
+        | Condition::RequestPrincipal(_)
+        | Condition::RequestAudiences(_)
+        | Condition::RequestPresenter(_)
+        | Condition::RequestClaim(..) => false,
+    }
+}
+
+fn principals_name(values: &Matcher<StringMatch>, identity: &Identity<'_>) -> bool {
+    values
+        .any
+        .iter()
+        .any(|wanted| matches!(wanted, StringMatch::Exact(text) if **text == *identity.principal))
+}
+
+fn namespaces_name(values: &Matcher<std::sync::Arc<str>>, identity: &Identity<'_>) -> bool {
+    values
+        .any
+        .iter()
+        .any(|namespace| !namespace.contains('*') && identity.is_in_namespace(namespace))
+}
+
+/// Istio's forms of `ISSUER/SUBJECT`, split at the last `/`: `*` is both present; `*x` without a slash a subject's end, with
+/// one an issuer's end and a whole subject; `x*` without a slash an issuer's beginning, with one a whole issuer and a
+/// subject's beginning. A token without issuer or subject has no principal.
+pub(crate) fn request_principal(user: &User, wanted: &StringMatch) -> bool {
+    let (Some(issuer), Some(subject)) = (user.issuer(), user.subject()) else {
+        return false;
+    };
+    match wanted {
+        StringMatch::Present => true,
+        StringMatch::Exact(text) => text.rsplit_once('/') == Some((issuer, subject)),
+        StringMatch::Suffix(text) => match text.rsplit_once('/') {
+            Some((issuer_end, whole)) => subject == whole && issuer.ends_with(issuer_end),
+            None => subject.ends_with(&**text),
+        },
+        StringMatch::Prefix(text) => match text.rsplit_once('/') {
+            Some((whole, subject_start)) => issuer == whole && subject.starts_with(subject_start),
+            None => issuer.starts_with(&**text),
+        },
+    }
+}
+
+/// A text, or a list with a text that matches; numbers and booleans never do (Istio).
+fn claim_matches(value: &Value, wanted: &StringMatch) -> bool {
+    match value {
+        Value::String(text) => wanted.matches(text),
+        Value::Array(values) => values
+            .iter()
+            .any(|value| value.as_str().is_some_and(|text| wanted.matches(text))),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
     }
 }
 

@@ -1,7 +1,9 @@
-//! One meaning of a path: the canonical form that policies and routes match, apart from what is forwarded.
+//! One meaning of a path: the canonical form that policies and routes match.
 //!
-//! In the `zero-trust` profile the canonical form is the path with every escape decoded, and a path that two parsers
-//! would read differently has none: the request is refused. In the `istio` profile it is Istio's `BASE` normalization.
+//! Under [`PathRule::RefuseAmbiguous`] the canonical form is the path with every escape decoded, a path that two parsers
+//! would read differently has none and is refused, and what is forwarded is what was sent. Under Istio's four rules the
+//! form is that of Envoy's normalization, and it is also what is forwarded ([`forwarded_target`]), so that the application
+//! reads what policy read.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -63,18 +65,41 @@ pub enum Ambiguous {
 /// The canonical form of a request target's path.
 ///
 /// # Errors
-/// [`Ambiguous`] where the rule refuses what two parsers would read differently, and in either rule for a target that
-/// has none of the forms of RFC 9112 §3.2.
+/// [`Ambiguous`] where the rule refuses what two parsers would read differently, and in every rule for a target that has
+/// none of the forms of RFC 9112 §3.2, has a fragment, or has what Envoy cannot normalize.
 pub fn canonical_path(target: &str, rule: PathRule) -> Result<CanonicalPath<'_>, Ambiguous> {
     let path = path_of(target)?;
     if path.is_empty() || path == "*" {
         return Ok(CanonicalPath(Cow::Borrowed(path)));
     }
+    if path.contains('#') || target.contains('#') {
+        return Err(Ambiguous::Fragment);
+    }
     match rule {
         PathRule::RefuseAmbiguous => only_meaning(path),
-        PathRule::Base => Ok(base(path)),
+        PathRule::None => Ok(Cow::Borrowed(path)),
+        PathRule::Base => normalized(path),
+        PathRule::MergeSlashes => normalized(path).map(with_merged_slashes),
+        PathRule::DecodeAndMergeSlashes => with_plain_slashes(path).map(with_merged_slashes),
     }
     .map(CanonicalPath)
+}
+
+/// The target that is forwarded in the place of this one: with the canonical path and the query as sent. `None` where it is
+/// forwarded as it is: always under [`PathRule::RefuseAmbiguous`], whose canonical form is for reading only.
+pub fn forwarded_target(target: &str, rule: PathRule) -> Option<String> {
+    match rule {
+        PathRule::RefuseAmbiguous | PathRule::None => return None,
+        PathRule::Base | PathRule::MergeSlashes | PathRule::DecodeAndMergeSlashes => {}
+    }
+    let path = canonical_path(target, rule).ok()?;
+    if path.as_str() == path_of(target).ok()? {
+        return None;
+    }
+    Some(match query_of(target) {
+        Some(query) => format!("{path}?{query}"),
+        None => path.as_str().to_owned(),
+    })
 }
 
 /// The query of a request target, without its `?`.
@@ -236,29 +261,79 @@ fn has_dot_segment(path: &str) -> bool {
     at_start && (dots == 1 || dots == 2)
 }
 
-/// Istio `pathNormalization: BASE`: `\` to `/`, escapes of unreserved characters decoded, dot segments resolved;
-/// everything else as sent (no merging of slashes, no decoding of `%2f`).
-fn base(path: &str) -> Cow<'_, str> {
-    if !path.contains(['\\', '%']) && !has_dot_segment(path) {
-        return Cow::Borrowed(path);
+/// Istio `BASE`, as Envoy's `normalize_path` does it (its copy of Chromium's `CanonicalizePath`): `\` to `/`, escapes of
+/// unreserved characters decoded, what a path may not have escaped, dot segments resolved; everything else as sent.
+fn normalized(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
+    if path.bytes().all(is_settled) && !has_dot_segment(path) {
+        return Ok(Cow::Borrowed(path));
     }
-    let mut plain = Vec::with_capacity(path.len());
+    let mut plain = String::with_capacity(path.len());
     let mut rest = path.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         match (byte, escape(rest)) {
-            (b'\\', _) => plain.push(b'/'),
+            (b'\\', _) => plain.push('/'),
+            // A byte that no URL has, escaped or not: Envoy refuses it.
+            (b'%', Some((0, _))) | (0, _) => return Err(Ambiguous::Control),
             (b'%', Some((value, tail)))
                 if value.is_ascii_alphanumeric() || matches!(value, b'-' | b'.' | b'_' | b'~') =>
             {
-                plain.push(value);
+                plain.push(char::from(value));
                 rest = tail;
             }
-            _ => plain.push(byte),
+            (b'%', _) => plain.push('%'),
+            _ if is_settled(byte) => plain.push(char::from(byte)),
+            _ => plain.push_str(&format!("%{byte:02X}")),
         }
     }
-    let plain = String::from_utf8(plain).unwrap_or_default(); // only ASCII was put in the place of ASCII
-    Cow::Owned(without_dot_segments(&plain))
+    Ok(Cow::Owned(without_dot_segments(&plain)))
+}
+
+/// Whether normalization leaves a byte as it is, wherever it stands.
+fn is_settled(byte: u8) -> bool {
+    match byte {
+        b'%' | b'\\' | b'"' | b'<' | b'>' | b'^' | b'`' | b'{' | b'|' | b'}' => false,
+        _ => byte.is_ascii_graphic(),
+    }
+}
+
+/// Istio `DECODE_AND_MERGE_SLASHES`: `%2f` and `%5c` are slashes before anything else is read (Envoy
+/// `UNESCAPE_AND_FORWARD`).
+fn with_plain_slashes(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
+    if !path.contains('%') {
+        return normalized(path);
+    }
+    let mut plain = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        plain.push_str(before);
+        match after.get(..2).map(str::to_ascii_lowercase).as_deref() {
+            Some("2f") => plain.push('/'),
+            Some("5c") => plain.push('\\'),
+            _ => {
+                plain.push('%');
+                rest = after;
+                continue;
+            }
+        }
+        rest = after.get(2..).unwrap_or_default();
+    }
+    plain.push_str(rest);
+    Ok(Cow::Owned(normalized(&plain)?.into_owned()))
+}
+
+/// `//` is `/` (Envoy `merge_slashes`, after normalization).
+fn with_merged_slashes(path: Cow<'_, str>) -> Cow<'_, str> {
+    if !path.contains("//") {
+        return path;
+    }
+    let mut merged = String::with_capacity(path.len());
+    for character in path.chars() {
+        if character != '/' || !merged.ends_with('/') {
+            merged.push(character);
+        }
+    }
+    Cow::Owned(merged)
 }
 
 /// RFC 3986 §5.2.4.
@@ -295,7 +370,11 @@ fn without_dot_segments(path: &str) -> String {
 pub(crate) fn canonical_value(text: &str, rule: PathRule) -> Option<String> {
     match rule {
         PathRule::RefuseAmbiguous if text.contains('%') => decoded(text).ok(),
-        PathRule::RefuseAmbiguous | PathRule::Base => None,
+        PathRule::RefuseAmbiguous
+        | PathRule::None
+        | PathRule::Base
+        | PathRule::MergeSlashes
+        | PathRule::DecodeAndMergeSlashes => None,
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Forward<'e> {
     pub service: &'e NamespacedName,
     /// The service's port.
     pub port: Port,
+    /// The route is marked for people: goes into [`HttpFacts::route_is_for_people`].
+    pub is_for_people: bool,
     rule: &'e RouteRule,
     backend: &'e Backend,
 }
@@ -110,6 +112,7 @@ pub fn route<'e, H: Headers + ?Sized>(
             rule_index: found.rule_index,
             service,
             port: *port,
+            is_for_people: found.is_for_people,
             rule: found.rule,
             backend,
         }),

@@ -6,12 +6,15 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use bartizan_mesh::{Condition, FieldHasher, FieldHashing, Matcher, PathMatch, Rule};
 use bartizan_types::{NamespacedName, StringMatch};
+use serde_json::Value;
 
 use crate::facts::Headers;
 use crate::matching::{Subject, template_prefix};
+use crate::user::{User, claim};
 
 /// A field whose values rules are filed under.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -23,9 +26,11 @@ enum Dimension {
     Host,
     Port,
     Method,
+    User,
+    Claim,
 }
 
-const DIMENSIONS: [Dimension; 7] = [
+const DIMENSIONS: [Dimension; 9] = [
     Dimension::Principal,
     Dimension::Account,
     Dimension::Namespace,
@@ -33,6 +38,8 @@ const DIMENSIONS: [Dimension; 7] = [
     Dimension::Host,
     Dimension::Port,
     Dimension::Method,
+    Dimension::User,
+    Dimension::Claim,
 ];
 
 /// A place with this many rules is not divided any more.
@@ -52,7 +59,12 @@ struct Branch {
     children: HashMap<u64, RuleIndex, FieldHashing>,
     /// The lengths of the prefixes among the keys, in bytes, ascending.
     prefix_lengths: Vec<usize>,
+    /// The claims that the keys are values of.
+    claims: BTreeSet<ClaimPath>,
 }
+
+/// The names of a claim from the outside in.
+type ClaimPath = Vec<Arc<str>>;
 
 /// A value that a rule is filed under.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,8 +79,13 @@ impl RuleIndex {
         let rules: Vec<_> = rules.into_iter().collect();
         let dimensions: Vec<Dimension> = DIMENSIONS
             .into_iter()
-            .filter(|dimension| {
-                has_http || !matches!(dimension, Dimension::Path | Dimension::Host | Dimension::Method)
+            .filter(|dimension| match dimension {
+                Dimension::Principal | Dimension::Account | Dimension::Namespace | Dimension::Port => true,
+                Dimension::Path
+                | Dimension::Host
+                | Dimension::Method
+                | Dimension::User
+                | Dimension::Claim => has_http,
             })
             .collect();
         // Rules with many values in many fields would be copied for every combination: that ends at twice of what they say.
@@ -136,6 +153,20 @@ impl Branch {
                 .http
                 .as_ref()
                 .is_some_and(|http| visit(text_key(http.method))),
+            Dimension::User => subject
+                .user()
+                .and_then(User::principal)
+                .is_some_and(|principal| self.visit_text(principal, false, &mut visit)),
+            Dimension::Claim => subject.user().is_some_and(|user| {
+                self.claims.iter().any(|path| match claim(user.claims(), path) {
+                    Some(Value::String(text)) => visit(claim_key(path, text)),
+                    Some(Value::Array(values)) => values
+                        .iter()
+                        .filter_map(Value::as_str)
+                        .any(|text| visit(claim_key(path, text))),
+                    Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_)) | None => false,
+                })
+            }),
             Dimension::Port => visit(u64::from(subject.connection.destination.port())),
             Dimension::Account | Dimension::Namespace => match subject.identity {
                 None => false,
@@ -228,6 +259,18 @@ fn divide(rules: &[(u32, &Rule)], dimensions: &[Dimension], copies_left: &mut us
                 .copied()
                 .filter(|other| *other != dimension)
                 .collect();
+            let filed_rules = children.values().flatten().map(|(_, rule)| *rule);
+            let claims = match dimension {
+                Dimension::Claim => claims_of(filed_rules),
+                Dimension::Principal
+                | Dimension::Account
+                | Dimension::Namespace
+                | Dimension::Path
+                | Dimension::Host
+                | Dimension::Port
+                | Dimension::Method
+                | Dimension::User => BTreeSet::new(),
+            };
             let lengths: BTreeSet<usize> = children.keys().filter_map(|key| key.prefix_length).collect();
             let mut merged: HashMap<u64, Vec<(u32, &Rule)>, FieldHashing> = HashMap::default();
             for (key, rules) in children {
@@ -240,10 +283,22 @@ fn divide(rules: &[(u32, &Rule)], dimensions: &[Dimension], copies_left: &mut us
                     .map(|(key, rules)| (key, divide(&rules, &others, copies_left)))
                     .collect(),
                 prefix_lengths: lengths.into_iter().collect(),
+                claims,
             }
         })
         .collect();
     RuleIndex { always, branches }
+}
+
+/// The claims that these rules ask for.
+fn claims_of<'r>(rules: impl Iterator<Item = &'r Rule>) -> BTreeSet<ClaimPath> {
+    rules
+        .flat_map(|rule| &rule.when)
+        .filter_map(|condition| match condition {
+            Condition::RequestClaim(path, _) => Some(path.clone()),
+            _ => None,
+        })
+        .collect()
 }
 
 fn leaf(rules: &[(u32, &Rule)]) -> RuleIndex {
@@ -261,7 +316,11 @@ fn keys(rule: &Rule, dimension: Dimension) -> Option<BTreeSet<FiledKey>> {
             Dimension::Principal => text_keys(&source.principals, false),
             Dimension::Account => account_keys(&source.service_accounts),
             Dimension::Namespace => namespace_keys(&source.namespaces),
-            Dimension::Path | Dimension::Host | Dimension::Port | Dimension::Method => None,
+            // Every form but `*` and `*x` says how `issuer/subject` begins.
+            Dimension::User => text_keys(&source.request_principals, false),
+            Dimension::Path | Dimension::Host | Dimension::Port | Dimension::Method | Dimension::Claim => {
+                None
+            }
         }))
     };
     let to = || {
@@ -276,7 +335,11 @@ fn keys(rule: &Rule, dimension: Dimension) -> Option<BTreeSet<FiledKey>> {
                 StringMatch::Exact(text) => exact(text_key(text)),
                 StringMatch::Present | StringMatch::Prefix(_) | StringMatch::Suffix(_) => None,
             }),
-            Dimension::Principal | Dimension::Account | Dimension::Namespace => None,
+            Dimension::Principal
+            | Dimension::Account
+            | Dimension::Namespace
+            | Dimension::User
+            | Dimension::Claim => None,
         }))
     };
     let when = rule.when.iter().map(|condition| match (condition, dimension) {
@@ -286,6 +349,11 @@ fn keys(rule: &Rule, dimension: Dimension) -> Option<BTreeSet<FiledKey>> {
         (Condition::DestinationPort(ports), Dimension::Port) => {
             of_values(ports, |port| exact(u64::from(port.get())))
         }
+        (Condition::RequestPrincipal(values), Dimension::User) => text_keys(values, false),
+        (Condition::RequestClaim(path, values), Dimension::Claim) => of_values(values, |value| match value {
+            StringMatch::Exact(text) => exact(claim_key(path, text)),
+            StringMatch::Present | StringMatch::Prefix(_) | StringMatch::Suffix(_) => None,
+        }),
         _ => None,
     });
     [from(), to()]
@@ -364,6 +432,17 @@ fn exact(hash: u64) -> Option<FiledKey> {
 fn text_key(text: &str) -> u64 {
     let mut hasher = FieldHasher::default();
     hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
+fn claim_key(path: &[Arc<str>], value: &str) -> u64 {
+    let mut hasher = FieldHasher::default();
+    for name in path {
+        hasher.write(name.as_bytes());
+        hasher.write_u8(0);
+    }
+    hasher.write_u8(0);
+    hasher.write(value.as_bytes());
     hasher.finish()
 }
 

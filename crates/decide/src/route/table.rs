@@ -85,6 +85,7 @@ pub(super) struct Found<'e> {
     pub(super) route: &'e NamespacedName,
     pub(super) rule_index: usize,
     pub(super) rule: &'e RouteRule,
+    pub(super) is_for_people: bool,
 }
 
 impl WaysIn {
@@ -262,6 +263,7 @@ impl RouteTable {
             route: &entry.route.name,
             rule_index: entry.rule,
             rule: entry.route.rules.get(entry.rule)?,
+            is_for_people: entry.route.is_for_people,
         })
     }
 }

@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Can(CanArgs),
     /// Why a request was denied or allowed: policy, rule, file and line
     Explain(ExplainArgs),
+    /// Make keys and tokens to try policies with
+    Token(TokenArgs),
     /// A test service: HTTP/1.1, HTTP/2, gRPC and TCP
     Echo(EchoArgs),
     /// Run a single proxy from a folder with a StaticProxy document, without a control plane
@@ -286,6 +288,52 @@ pub(crate) struct ProxyArgs {
     pub(crate) folder: PathBuf,
     #[command(flatten)]
     pub(crate) documents: DocumentArgs,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct TokenArgs {
+    #[command(subcommand)]
+    pub(crate) command: TokenCommand,
+}
+
+#[derive(Subcommand, Debug, Clone)]
+pub(crate) enum TokenCommand {
+    /// Make a private key (a JWK) in a new file
+    NewKey {
+        /// The file
+        file: PathBuf,
+        /// What it signs with: RS256, PS256, ES256, EdDSA, …
+        #[arg(long, default_value = "RS256", value_name = "NAME")]
+        algorithm: String,
+    },
+    /// Print the public half of a private key, as the `jwks` of a RequestAuthentication
+    PublicKeys {
+        /// The file of the private key
+        key: PathBuf,
+    },
+    /// Print a token
+    Sign(TokenSignArgs),
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct TokenSignArgs {
+    /// The file of the private key
+    pub(crate) key: PathBuf,
+    /// The claim `iss`
+    #[arg(long, value_name = "URI")]
+    pub(crate) issuer: String,
+    /// The claim `sub`
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: String,
+    /// The claim `aud`, several times for a list
+    #[arg(long = "audience", value_name = "NAME")]
+    pub(crate) audiences: Vec<String>,
+    /// Another claim: NAME=TEXT, or NAME:=JSON
+    #[arg(long = "claim", value_name = "NAME=TEXT")]
+    pub(crate) claims: Vec<String>,
+    /// How long it is good for
+    #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
+    pub(crate) lifetime: Duration,
 }
 
 /// `90s`, `5m`, `1h`, `1h30m`, `500ms`.

@@ -10,3 +10,4 @@ pub(crate) mod logs;
 pub(crate) mod proxy;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod token;

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
         Command::Check(args) => cmd::check::run(&args),
         Command::Can(args) => cmd::can::run(place, &args),
         Command::Explain(args) => place().and_then(|place| cmd::explain::run(&place, &args)),
+        Command::Token(args) => cmd::token::run(&args),
         Command::Echo(args) => with_runtime(cmd::echo::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Proxy(args) => cmd::proxy::run(&args),
     };

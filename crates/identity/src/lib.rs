@@ -22,6 +22,7 @@ pub mod sealed;
 pub mod svid;
 pub mod tls;
 pub mod verify;
+pub mod web;
 
 pub use bootstrap::BootstrapSecret;
 pub use bundle::{BundleError, TrustBundle};
@@ -40,3 +41,4 @@ pub use tls::{
     ClientAlpn, ClientKey, ClientTls, Negotiated, ServerAlpn, ServerTls, TlsVersions, mesh_sni, peer_of,
 };
 pub use verify::{ExpectedPeers, verify_chain};
+pub use web::{WebError, web_client, web_server_name};

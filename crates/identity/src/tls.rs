@@ -28,7 +28,7 @@ pub enum TlsVersions {
 }
 
 impl TlsVersions {
-    fn list(self) -> &'static [&'static SupportedProtocolVersion] {
+    pub(crate) fn list(self) -> &'static [&'static SupportedProtocolVersion] {
         static ONLY_13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
         static FROM_12: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
         match self {

@@ -339,7 +339,12 @@ impl<'a> Analysis<'a> {
             | Condition::SourceServiceAccount(_)
             | Condition::SourceTrustDomain(_)
             | Condition::DestinationIp(_)
-            | Condition::Sni(_) => None,
+            | Condition::Sni(_)
+            | Condition::RemoteIp(_)
+            | Condition::RequestPrincipal(_)
+            | Condition::RequestAudiences(_)
+            | Condition::RequestPresenter(_)
+            | Condition::RequestClaim(..) => None,
         });
         let is_http = |index: usize| {
             rule.to.get(index).is_some_and(|operation| {
@@ -369,7 +374,9 @@ impl<'a> Analysis<'a> {
                 let effect = match entry.policy.action {
                     Action::Allow => "never matches there",
                     Action::Deny => "is applied there without them, and may deny every connection",
-                    Action::Audit | Action::Custom => "never matches there",
+                    Action::Audit | Action::Custom => {
+                        "is applied there without them, and may match every connection"
+                    }
                 };
                 let what = format!(
                     "port {port} of workload `{}` is declared as {}: a rule with HTTP fields {effect}",
@@ -435,7 +442,12 @@ impl PolicyNames<'_> {
                 | Condition::SourceTrustDomain(_)
                 | Condition::DestinationIp(_)
                 | Condition::DestinationPort(_)
-                | Condition::Sni(_) => {}
+                | Condition::Sni(_)
+                | Condition::RemoteIp(_)
+                | Condition::RequestPrincipal(_)
+                | Condition::RequestAudiences(_)
+                | Condition::RequestPresenter(_)
+                | Condition::RequestClaim(..) => {}
             }
         }
     }

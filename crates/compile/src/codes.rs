@@ -52,6 +52,14 @@ codes! {
         "Only one PeerAuthentication without a selector counts in a namespace (the first by name), and one with a selector counts only outside the root namespace, as in Istio.";
     NOBODY_ALLOWED = "BZ0225", "nobody may call it",
         "With the zero-trust profile nothing is allowed that no ALLOW policy allows, and none is for the workloads behind this service or gateway. Write an AuthorizationPolicy for whoever should call it; clients from outside need one that selects the gateway.";
+    USER_WITHOUT_TOKENS = "BZ0226", "rule asks for a user where no token is looked at",
+        "A rule asks for a verified user or a claim, and no RequestAuthentication is for the workload: nobody is ever verified there, so that an ALLOW rule never matches and a negative condition always does.";
+    TOKEN_NOT_REQUIRED = "BZ0227", "tokens are checked but not asked for",
+        "A RequestAuthentication refuses bad tokens and lets requests without a token pass. That there is a token is asked for by an ALLOW policy with `requestPrincipals` or a claim, or by the profile's `userCredentials`.";
+    ISSUER_WITH_OTHER_KEYS = "BZ0228", "one issuer with different keys",
+        "Two rules that hold at the same workload take tokens of the same issuer and check them with different keys. A token is taken when either accepts it, so that the weaker of the two decides.";
+    PEOPLE_WITHOUT_TOKENS = "BZ0229", "marked for people, and no token is looked at",
+        "The profile asks for a user's verified token at workloads and routes that are marked with `bartizan.dev/users`, and no RequestAuthentication is for this one: every request is refused.";
     NOT_OUR_GATEWAY = "BZ0230", "gateway of a class that is not ours",
         "The Gateway's class is neither `bartizan` nor `istio` nor a GatewayClass whose controller is one of theirs: nothing listens for it here.";
     LISTENER_CONFLICT = "BZ0231", "gateways in conflict",
@@ -62,6 +70,10 @@ codes! {
         "The HTTPRoute names a parent that does not exist, does not let routes of this namespace attach, or serves none of the route's hosts. Requests do not reach it that way.";
     BACKEND_NOT_RESOLVED = "BZ0234", "backend that cannot be resolved",
         "The service or its port does not exist, or it is in another namespace and no ReferenceGrant there lets this route point at it. That share of the requests is answered 500, as Gateway API says.";
+    DRY_RUN = "BZ0235", "policy that only looks",
+        "The policy has the annotation `istio.io/dry-run: \"true\"`: what it would do is written to the access log and changes nothing.";
+    EXPRESSION_ON_TCP = "BZ0236", "expression about requests on a TCP port",
+        "An AccessRule speaks of `request` or `auth`, which exist only in HTTP. On a port that is declared as TCP or TLS an ALLOW rule with them never matches, and a DENY rule with them refuses every connection.";
     UNUSED_LOCAL_RUN = "BZ0240", "LocalRun entry for nothing",
         "No container has this image or this place, no gateway this name or port: the entry has no effect.";
     LOCAL_RUN_TWICE = "BZ0241", "two LocalRun entries for the same thing",
@@ -69,7 +81,31 @@ codes! {
     STATIC_ONLY = "BZ0250", "only for a proxy without a control plane",
         "A StaticProxy has no meaning in a mesh; `bartizan proxy --static DIR` serves it.";
     NOT_STATIC = "BZ0251", "not for a proxy without a control plane",
-        "A proxy that runs from a folder reads one StaticProxy, and AuthorizationPolicies and PeerAuthentications for it.";
+        "A proxy that runs from a folder reads one StaticProxy, and AuthorizationPolicies, AccessRules, RequestAuthentications with inline keys and PeerAuthentications for it, and a Profile. Nobody fetches keys for it, and it has no services that it could ask.";
+    UNKNOWN_PROVIDER = "BZ0260", "authorizer that does not exist",
+        "A CUSTOM policy names a provider that is not among `extensionProviders` of the mesh's configuration. Istio would refuse every request that its rules match.";
+    SEVERAL_PROVIDERS = "BZ0261", "several authorizers for one workload",
+        "CUSTOM policies with different providers are for the same workload. Istio asks none of them and refuses every request that their rules match.";
+    PROVIDER_SERVICE = "BZ0262", "authorizer that is no service of the mesh",
+        "An authorizer is a service of this mesh with a port of this number: it is asked over mTLS, under the identity of the workload that asks, and nothing leaves the mesh.";
+    PROVIDER_NOT_ALLOWED = "BZ0263", "authorizer that the workload may not call",
+        "The policies of the authorizer's own workloads let in nobody with the identity of a workload that must ask it: every question is refused, and so is every request.";
+    PROVIDER_WITHOUT_MTLS = "BZ0264", "authorizer over plaintext",
+        "The authorizer's port takes no mTLS, so that anybody on the way can answer in its place (NIST SP 800-204B EUAZ-SR-1).";
+    CUSTOM_ON_TCP = "BZ0265", "authorizer that cannot be asked about connections",
+        "On a port that is declared as TCP or TLS only a gRPC authorizer can be asked; a CUSTOM policy with an HTTP authorizer has no effect there, as in Istio.";
+    SEVERAL_PROFILES = "BZ0270", "several profiles",
+        "A mesh has one profile: at most one Profile document, or the one that `--profile` names.";
+    PROFILE_NOT_USED = "BZ0271", "profile that does not hold",
+        "The mesh was started with `--profile`, which wins over a Profile among the documents.";
+    OTHER_TRUST_DOMAIN = "BZ0272", "another trust domain",
+        "The trust domain in Istio's mesh configuration is not that of this mesh.";
+    PATHS_OF_MESH_CONFIG = "BZ0273", "paths as Istio normalizes them",
+        "Istio's mesh configuration says how paths are normalized, and that wins over the profile's `paths`. A path that the application could read differently than the policy did is then no longer refused.";
+    KEYS_WITHOUT_TLS = "BZ0274", "keys over plaintext",
+        "The profile asks for users' tokens, and the keys that check them would be fetched without TLS, so that anybody on the way could make tokens (NIST SP 800-204B EUAZ-SR-1).";
+    UNKNOWN_IN_TEST = "BZ0280", "test or claim names what does not exist",
+        "A PolicyTest or PolicyClaim names a service, workload, identity or namespace that no document makes, so that what it says is about nothing.";
 }
 
 #[cfg(test)]

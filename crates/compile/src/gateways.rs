@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bartizan_config::gateway_api::{Gateway, GatewayClass, RouteNamespaces};
+use bartizan_config::istio::GatewayTopology;
 use bartizan_config::{Document, Finding, Severity};
 use bartizan_mesh::{Key, Listener, Resource};
 use bartizan_types::{
@@ -26,6 +27,7 @@ pub(crate) struct GatewayEntry {
     /// The workload and service account that serve it.
     pub(crate) account: Name,
     class: Name,
+    topology: Option<GatewayTopology>,
 }
 
 /// One listener of a gateway of ours.
@@ -115,6 +117,7 @@ fn entry(
         listeners,
         account,
         class: gateway.class.clone(),
+        topology: gateway.topology,
     })
 }
 
@@ -159,7 +162,14 @@ pub(crate) fn add_pods(
             continue;
         }
         let spec = Arc::new(pod(&instance, name, entry, listen, options));
-        plan.insert(instance, Arc::new(PlannedPod { spec, after: None }));
+        plan.insert(
+            instance,
+            Arc::new(PlannedPod {
+                spec,
+                after: None,
+                topology: entry.topology,
+            }),
+        );
     }
 }
 

@@ -9,16 +9,18 @@ use bartizan_types::{NamespacedName, PodSpec};
 
 use crate::allocations::Allocations;
 use crate::authentications::{self, Authentications};
+use crate::expressions::uses;
 use crate::gateways::{self, Gateways};
 use crate::keys::{self, KeyOrigin};
 use crate::library::Library;
+use crate::mesh_config::{self, Effective};
 use crate::mtls::MtlsRules;
 use crate::options::Options;
 use crate::people::MarkedServices;
 use crate::plan::{self, LocalRuns, Plan};
 use crate::policies::{self, Policies};
 use crate::positions::Positions;
-use crate::providers::Providers;
+use crate::providers::{self, Providers};
 use crate::routes::{self, Routes};
 use crate::services::{self, Services};
 use crate::{analyze, codes};
@@ -62,10 +64,14 @@ pub(crate) struct Joined {
 
 impl Model {
     /// Joins the documents.
-    pub(crate) fn new(documents: Vec<Document>, options: &Options, allocations: &Allocations) -> Joined {
+    pub(crate) fn join(documents: Vec<Document>, options: &Options, allocations: &Allocations) -> Joined {
         let mut findings = Vec::new();
         let library = Library::new(documents, options, &mut findings);
-        let options = options.clone();
+        let Effective {
+            options,
+            remote,
+            mesh,
+        } = mesh_config::effective(&library, options, &mut findings);
         let options = &options;
         for document in library.iter() {
             if matches!(document.resource, Resource::StaticProxy(_)) {
@@ -79,18 +85,28 @@ impl Model {
         let mut plan = plan::build(&library, options, &local, &mut findings);
         gateways::add_pods(&mut plan, &gateways, &library, options, &local, &mut findings);
         local.report_unused(&mut findings);
-        let authentications = authentications::build(&library, options);
+        let authentications = authentications::build(&library, &services, options);
+        let providers = mesh.map(|(document, mesh)| {
+            providers::build(
+                document,
+                &mesh.extension_providers,
+                &services,
+                options,
+                &mut findings,
+            )
+        });
+        let routes = routes::build(&library, &gateways, &services, &mut findings);
         let model = Self {
-            policies: policies::build(&library, options),
-            access_rules: Policies::new(),
+            policies: policies::build(&library, &services, options),
+            access_rules: policies::build_access_rules(&library, &services, options),
             key_sources: keys::sources(authentications.values().flat_map(|entry| &entry.keys)),
             authentications,
-            providers: Providers::new(),
-            for_people: MarkedServices::new(),
-            remote: RemoteAddress::default(),
-            tells_labels: false,
+            providers: providers.unwrap_or_default(),
+            for_people: routes::marked_services(&routes),
+            remote,
+            tells_labels: speaks_of_labels(&library),
             mtls: MtlsRules::new(&library, options, &mut findings),
-            routes: routes::build(&library, &gateways, &services, &mut findings),
+            routes,
             service_accounts: library.service_accounts(),
             positions: Positions::of(library.iter().map(|document| &**document)),
             services,
@@ -110,8 +126,9 @@ impl Model {
     }
 
     /// How a client's address is found at this workload.
-    pub(crate) fn remote_of(&self, _pod: &PodSpec) -> RemoteAddress {
-        self.remote
+    pub(crate) fn remote_of(&self, pod: &PodSpec) -> RemoteAddress {
+        let planned = self.plan.get(&pod.name);
+        mesh_config::topology(planned.and_then(|planned| planned.topology), self.remote)
     }
 
     /// Takes over `old`'s values wherever they are equal, so that what did not change is the same allocation.
@@ -131,11 +148,22 @@ impl Model {
                     *pod = Arc::new(plan::PlannedPod {
                         spec: old.spec.clone(),
                         after: pod.after.clone(),
+                        topology: pod.topology,
                     });
                 }
             }
         }
     }
+}
+
+/// Whether an AccessRule speaks of a source's labels.
+fn speaks_of_labels(library: &Library) -> bool {
+    library.iter().any(|document| {
+        let Resource::AccessRule(rule) = &document.resource else {
+            return false;
+        };
+        rule.rules.iter().any(|rule| uses(&rule.when, "source.labels"))
+    })
 }
 
 fn share<K: Ord, T: PartialEq>(new: &mut BTreeMap<K, Arc<T>>, old: &BTreeMap<K, Arc<T>>) {

@@ -13,6 +13,8 @@ use crate::allocations::Allocations;
 pub struct Options {
     /// Trust domain, root namespace, cluster domain, profile and path rule; every proxy is told them.
     pub settings: Settings,
+    /// Whether the settings' profile was chosen by whoever starts the mesh; a Profile among the documents then has no effect.
+    pub profile_is_chosen: bool,
     /// Further names of the trust domain in policies (Istio `trustDomainAliases`).
     pub trust_domain_aliases: Vec<TrustDomain>,
     /// Absolute; the folder that documents' `file` paths are relative to. Paths in a LocalRun are relative to the folder of
@@ -33,6 +35,7 @@ impl Options {
     pub fn new(settings: Settings) -> Self {
         Self {
             settings,
+            profile_is_chosen: false,
             trust_domain_aliases: Vec::new(),
             base: PathBuf::from("/"),
             gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -11,6 +11,7 @@ mod volume;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bartizan_config::istio::GatewayTopology;
 use bartizan_config::kube::{self, PodTemplate};
 use bartizan_config::{Document, Finding, Resource, Severity};
 use bartizan_types::{Labels, Name, NamespacedName, PodRole, PodSpec, RestartPolicy, SpiffeId, VolumeSource};
@@ -29,6 +30,8 @@ pub(crate) struct PlannedPod {
     pub(crate) spec: Arc<PodSpec>,
     /// The replica that must be ready before this one is started (StatefulSet, `OrderedReady`).
     pub(crate) after: Option<NamespacedName>,
+    /// What its annotation `proxy.istio.io/config` says of the proxies before it.
+    pub(crate) topology: Option<GatewayTopology>,
 }
 
 /// All replicas by name.
@@ -138,6 +141,7 @@ impl Context<'_> {
                 PlannedPod {
                     spec: Arc::new(spec),
                     after,
+                    topology: template.marks.topology,
                 },
                 findings,
             );
@@ -151,6 +155,7 @@ impl Context<'_> {
         let template = PodTemplate {
             labels: self.document.metadata.labels.clone(),
             annotations: self.document.metadata.annotations.clone(),
+            marks: pod.marks,
             spec: pod.spec.clone(),
         };
         let spec = self.build(&name, &template, "spec", findings);
@@ -160,6 +165,7 @@ impl Context<'_> {
             PlannedPod {
                 spec: Arc::new(spec),
                 after: None,
+                topology: pod.marks.topology,
             },
             findings,
         );

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bartizan_config::istio::{self, AuthorizationPolicy};
+use bartizan_config::native::AccessRule;
 use bartizan_mesh::{
     Action, Condition, Matcher, Operation, PathMatch, Policy, PolicyKind, Resource, Rule, Source,
 };
@@ -11,6 +12,7 @@ use bartizan_types::{NamespacedName, StringMatch};
 
 use crate::library::Library;
 use crate::options::Options;
+use crate::services::Services;
 use crate::target::Attachment;
 
 /// A policy and the workloads that it is for.
@@ -34,18 +36,61 @@ impl PolicyEntry {
 }
 
 /// All AuthorizationPolicies.
-pub(crate) fn build(library: &Library, options: &Options) -> Policies {
+pub(crate) fn build(library: &Library, services: &Services, options: &Options) -> Policies {
     let mut policies = Policies::new();
     for document in library.iter() {
         if let bartizan_config::Resource::AuthorizationPolicy(written) = &document.resource
             && let Some(name) = document.namespaced_name()
         {
             let policy = resolve(name.clone(), written, options);
-            let attachment = Attachment::new(&name, &written.target, options);
+            let attachment = Attachment::new(&name, &written.target, services, options);
             policies.insert(name, PolicyEntry::new(policy, attachment));
         }
     }
     policies
+}
+
+/// All AccessRules.
+pub(crate) fn build_access_rules(library: &Library, services: &Services, options: &Options) -> Policies {
+    let mut rules = Policies::new();
+    for document in library.iter() {
+        if let bartizan_config::Resource::AccessRule(written) = &document.resource
+            && let Some(name) = document.namespaced_name()
+        {
+            let policy = resolve_access_rule(name.clone(), written);
+            let attachment = Attachment::new(&name, &written.target, services, options);
+            rules.insert(name, PolicyEntry::new(policy, attachment));
+        }
+    }
+    rules
+}
+
+/// An AccessRule as proxies hold it: the text of each rule's expression.
+fn resolve_access_rule(name: NamespacedName, written: &AccessRule) -> Policy {
+    Policy {
+        kind: PolicyKind::AccessRule,
+        name,
+        action: action(Some(written.action)),
+        provider: None,
+        dry_run: written.dry_run,
+        rules: written
+            .rules
+            .iter()
+            .map(|rule| Rule {
+                expression: Some(rule.when.clone()),
+                ..Rule::default()
+            })
+            .collect(),
+    }
+}
+
+fn action(written: Option<istio::Action>) -> Action {
+    match written {
+        None | Some(istio::Action::Allow) => Action::Allow,
+        Some(istio::Action::Deny) => Action::Deny,
+        Some(istio::Action::Audit) => Action::Audit,
+        Some(istio::Action::Custom) => Action::Custom,
+    }
 }
 
 /// The policy as proxies hold it: trust-domain names expanded, everything else as written.
@@ -54,12 +99,9 @@ pub(crate) fn resolve(name: NamespacedName, written: &AuthorizationPolicy, optio
     Policy {
         kind: PolicyKind::AuthorizationPolicy,
         name,
-        provider: None,
-        dry_run: false,
-        action: match written.action {
-            None | Some(istio::Action::Allow) => Action::Allow,
-            Some(istio::Action::Deny) => Action::Deny,
-        },
+        action: action(written.action),
+        provider: written.provider.clone(),
+        dry_run: written.dry_run,
         rules: written
             .rules
             .iter()
@@ -107,7 +149,8 @@ impl TrustDomainNames {
             service_accounts: same(&source.service_accounts),
             trust_domains: self.trust_domains(&source.trust_domains),
             ip_blocks: same(&source.ip_blocks),
-            ..Source::default()
+            remote_ip_blocks: same(&source.remote_ip_blocks),
+            request_principals: same(&source.request_principals),
         }
     }
 
@@ -124,6 +167,13 @@ impl TrustDomainNames {
             istio::Condition::DestinationIp(values) => Condition::DestinationIp(same(values)),
             istio::Condition::DestinationPort(values) => Condition::DestinationPort(same(values)),
             istio::Condition::Sni(values) => Condition::Sni(same(values)),
+            istio::Condition::RemoteIp(values) => Condition::RemoteIp(same(values)),
+            istio::Condition::RequestPrincipal(values) => Condition::RequestPrincipal(same(values)),
+            istio::Condition::RequestAudiences(values) => Condition::RequestAudiences(same(values)),
+            istio::Condition::RequestPresenter(values) => Condition::RequestPresenter(same(values)),
+            istio::Condition::RequestClaim(path, values) => {
+                Condition::RequestClaim(path.clone(), same(values))
+            }
         }
     }
 

@@ -1,9 +1,10 @@
-//! Where policies and their rules stand, kept apart from the mesh so that editing a comment pushes nothing.
+//! Where policies, token rules and routes stand, kept apart from the mesh so that editing a comment pushes nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bartizan_config::{Document, Resource};
+use bartizan_mesh::PolicyName;
 use bartizan_types::{NamespacedName, RuleId};
 use serde::{Deserialize, Serialize};
 
@@ -41,12 +42,18 @@ impl std::fmt::Display for Place {
 }
 
 impl Positions {
-    /// Where an `AuthorizationPolicy` starts.
+    /// Where an AuthorizationPolicy starts.
     pub fn policy(&self, policy: &NamespacedName) -> Option<Place> {
         self.resource("AuthorizationPolicy", policy)
     }
 
-    /// Where a resource of this kind starts (`AuthorizationPolicy`, `PeerAuthentication`, `HTTPRoute`).
+    /// Where an AuthorizationPolicy or an AccessRule starts.
+    pub fn document(&self, policy: &PolicyName) -> Option<Place> {
+        self.resource(policy.kind.as_str(), &policy.name)
+    }
+
+    /// Where a resource of this kind starts (`AuthorizationPolicy`, `AccessRule`, `RequestAuthentication`,
+    /// `PeerAuthentication`, `HTTPRoute`).
     pub fn resource(&self, kind: &str, name: &NamespacedName) -> Option<Place> {
         let position = self.resources.get(&format!("{kind}/{name}"))?;
         Some(Place {
@@ -55,7 +62,7 @@ impl Positions {
         })
     }
 
-    /// Where a rule starts.
+    /// Where a rule starts; of a RequestAuthentication one of its `jwtRules`.
     pub fn rule(&self, rule: &RuleId) -> Option<Place> {
         let key = format!("{}/{}/{}", rule.kind, rule.namespace, rule.policy);
         let position = self.resources.get(&key)?;
@@ -68,12 +75,16 @@ impl Positions {
     pub(crate) fn of<'a>(documents: impl Iterator<Item = &'a Document>) -> Self {
         let mut positions = Self::default();
         for document in documents {
-            let rules = if let Resource::AuthorizationPolicy(policy) = &document.resource {
-                policy.rules.len()
+            let (list, rules) = if let Resource::AuthorizationPolicy(policy) = &document.resource {
+                ("rules", policy.rules.len())
+            } else if let Resource::AccessRule(rule) = &document.resource {
+                ("rules", rule.rules.len())
             } else if let Resource::HttpRoute(route) = &document.resource {
-                route.rules.len()
+                ("rules", route.rules.len())
+            } else if let Resource::RequestAuthentication(authentication) = &document.resource {
+                ("jwtRules", authentication.rules.len())
             } else if let Resource::PeerAuthentication(_) = &document.resource {
-                0
+                ("rules", 0)
             } else {
                 continue;
             };
@@ -83,7 +94,7 @@ impl Positions {
             let line_of = |index: usize| {
                 document
                     .positions
-                    .spot(&format!("spec.rules[{index}]"))
+                    .spot(&format!("spec.{list}[{index}]"))
                     .position
                     .line
             };

@@ -8,7 +8,7 @@ use bartizan_config::gateway_api::{
     BackendRef, HeaderChange, HeaderFilter, HttpRoute, HttpRouteMatch, NamedMatch, ParentRef, PathPattern,
     ReferenceGrant, RouteNamespaces, ValuePattern,
 };
-use bartizan_config::{Document, Finding, Severity};
+use bartizan_config::{Document, Finding, Severity, Users};
 use bartizan_mesh::{
     Backend, HeaderEdit, HeaderMatch, PathSelector, QueryMatch, Resource, Route, RouteFilter, RouteMatch,
     RouteRule,
@@ -18,6 +18,7 @@ use bartizan_types::{HostPattern, Labels, Name, Namespace, NamespacedName};
 use crate::codes;
 use crate::gateways::{Gateways, ListenerEntry};
 use crate::library::Library;
+use crate::people::MarkedServices;
 use crate::services::Services;
 
 /// A route that is attached somewhere.
@@ -72,12 +73,26 @@ pub(crate) fn build(
                 parents,
                 hostnames: route.hostnames.clone(),
                 rules,
-                is_for_people: false,
+                is_for_people: route.users == Some(Users::Required),
             })),
         };
         routes.insert(name, Arc::new(entry));
     }
     routes
+}
+
+/// The services behind the routes that are marked for people.
+pub(crate) fn marked_services(routes: &Routes) -> MarkedServices {
+    let mut services = MarkedServices::new();
+    for entry in routes.values() {
+        if let Resource::Route(route) = &*entry.resource
+            && route.is_for_people
+        {
+            let backends = route.rules.iter().flat_map(|rule| &rule.backends);
+            services.extend(backends.filter_map(|backend| Some(backend.service.as_ref()?.0.clone())));
+        }
+    }
+    services
 }
 
 struct Reader<'a> {

@@ -40,6 +40,11 @@ impl ServiceEntry {
         !self.selector.is_empty() && self.service.alias_of.is_none() && self.selector.matches(labels)
     }
 
+    /// The labels that it asks for; `None` where nothing stands behind it.
+    pub(crate) fn selector(&self) -> Option<&Selector> {
+        (self.has_selector() && self.service.alias_of.is_none()).then_some(&self.selector)
+    }
+
     pub(crate) fn has_selector(&self) -> bool {
         !self.selector.is_empty()
     }

@@ -11,19 +11,21 @@ use std::path::PathBuf;
 use bartizan_config::native::{StaticOutbound, StaticProxy};
 use bartizan_config::{Document, Finding, Severity};
 use bartizan_mesh::{
-    Endpoint, Endpoints, InboundPort, RemoteAddress, Resource, Service, ServicePort, View, Workload,
+    Endpoint, Endpoints, InboundPort, JwtRule, KeySource, Policy, RemoteAddress, Resource, Service,
+    ServicePort, View, Workload,
 };
 use bartizan_types::{
     Hostname, Labels, Name, NamespacedName, PodRole, PodSpec, Port, Protocol, RestartPolicy, SpiffeId,
 };
 
-use crate::codes;
 use crate::library::Library;
+use crate::mesh_config::{self, Effective};
 use crate::mtls::{self, MtlsRules};
 use crate::options::Options;
-use crate::policies;
 use crate::positions::Positions;
+use crate::services::Services;
 use crate::view::ports_in;
+use crate::{authentications, codes, people, policies};
 
 /// What `bartizan proxy --static DIR` serves.
 #[derive(Clone, Debug)]
@@ -91,9 +93,14 @@ pub fn compile_static(documents: Vec<Document>, options: &Options) -> Result<Sta
         let is_read = matches!(
             document.resource,
             bartizan_config::Resource::AuthorizationPolicy(_)
+                | bartizan_config::Resource::AccessRule(_)
+                | bartizan_config::Resource::RequestAuthentication(_)
                 | bartizan_config::Resource::PeerAuthentication(_)
+                | bartizan_config::Resource::Profile(_)
+                | bartizan_config::Resource::PolicyTest(_)
+                | bartizan_config::Resource::PolicyClaim(_)
                 | bartizan_config::Resource::Namespace
-        );
+        ) || is_mesh_config(document, &options);
         if !is_read {
             let what = format!(
                 "{} has no meaning for a proxy without a control plane",
@@ -121,10 +128,21 @@ pub fn compile_static(documents: Vec<Document>, options: &Options) -> Result<Sta
             .into_iter()
             .filter(|finding| finding.code != codes::MISSING_NAMESPACE),
     );
+    let Effective {
+        options,
+        remote,
+        mesh,
+    } = mesh_config::effective(&library, &options, &mut findings);
+    if let Some((document, _)) = mesh.filter(|(_, mesh)| !mesh.extension_providers.is_empty()) {
+        let what = "a proxy without a control plane has no service that it could ask";
+        let path = "data.mesh.extensionProviders";
+        findings.push(document.finding(codes::NOT_STATIC, Severity::Error, path, what));
+    }
     let compiler = Compiler {
         document: &document,
         proxy: &proxy,
         options: &options,
+        remote,
     };
     let plan = compiler.plan(&library, findings)?;
     Ok(plan)
@@ -149,6 +167,7 @@ struct Compiler<'a> {
     document: &'a Document,
     proxy: &'a StaticProxy,
     options: &'a Options,
+    remote: RemoteAddress,
 }
 
 impl Compiler<'_> {
@@ -261,9 +280,15 @@ impl Compiler<'_> {
         }
         let mut resources = Vec::new();
         let mut names = Vec::new();
-        for entry in policies::build(library, self.options).into_values() {
+        let services = Services::new();
+        let policies = policies::build(library, &services, self.options).into_values();
+        let access_rules = policies::build_access_rules(library, &services, self.options).into_values();
+        for entry in policies.chain(access_rules) {
             if !entry.attachment.selects(&pod) {
                 continue;
+            }
+            if let Some(provider) = &entry.policy.provider {
+                findings.push(self.nobody_to_ask(library, &entry.policy, provider));
             }
             for port in ports_in(&entry.policy) {
                 inbound.entry(port).or_insert_with(|| InboundPort {
@@ -276,14 +301,18 @@ impl Compiler<'_> {
             names.push(entry.policy.id());
             resources.push(Resource::Policy(entry.policy.clone()));
         }
+        let authentications = self.authentications(library, &pod, &mut resources, findings);
         resources.push(Resource::View(View {
             workload: workload.clone(),
             identity: self.proxy.identity.clone(),
             labels: pod.labels.clone(),
             policies: names,
-            authentications: Vec::new(),
-            is_for_people: false,
-            remote: RemoteAddress::default(),
+            authentications,
+            is_for_people: pod
+                .labels
+                .get(people::MARK)
+                .is_some_and(|mark| mark == "required"),
+            remote: self.remote,
             mtls: modes.mode,
             inbound: inbound.into_values().collect(),
             gateway: None,
@@ -294,6 +323,56 @@ impl Compiler<'_> {
             Vec::new(),
         )));
         resources
+    }
+
+    /// The RequestAuthentications that are for the workload; their keys must be in them.
+    fn authentications(
+        &self,
+        library: &Library,
+        pod: &PodSpec,
+        resources: &mut Vec<Resource>,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<NamespacedName> {
+        let mut names = Vec::new();
+        for entry in authentications::build(library, &Services::new(), self.options).into_values() {
+            if !entry.attachment.selects(pod) {
+                continue;
+            }
+            let name = entry.authentication.name.clone();
+            let fetched = |rule: &JwtRule| matches!(rule.keys, KeySource::Fetched(_));
+            if let Some(index) = entry.authentication.rules.iter().position(fetched) {
+                let what = format!(
+                    "nobody fetches keys for a proxy without a control plane, and rule {index} of `{name}` has none"
+                );
+                let documents = library.iter().find(|document| {
+                    matches!(
+                        document.resource,
+                        bartizan_config::Resource::RequestAuthentication(_)
+                    ) && document.namespaced_name().as_ref() == Some(&name)
+                });
+                let document = documents.map_or(self.document, |document| document);
+                let path = format!("spec.jwtRules[{index}]");
+                let finding = document.finding(codes::NOT_STATIC, Severity::Error, &path, what);
+                findings.push(finding.help("write the keys as `jwks`"));
+            }
+            resources.push(Resource::RequestAuthentication(entry.authentication.clone()));
+            names.push(name);
+        }
+        names.sort();
+        names
+    }
+
+    fn nobody_to_ask(&self, library: &Library, policy: &Policy, provider: &str) -> Finding {
+        let documents = library.iter().find(|document| {
+            matches!(
+                document.resource,
+                bartizan_config::Resource::AuthorizationPolicy(_)
+            ) && document.namespaced_name().as_ref() == Some(&policy.name)
+        });
+        let document = documents.map_or(self.document, |document| document);
+        let what =
+            format!("a proxy without a control plane has no authorizer `{provider}` that it could ask");
+        document.finding(codes::NOT_STATIC, Severity::Error, "spec.provider", what)
     }
 
     /// One service for each address that is listened on, with a port for each listener.
@@ -377,6 +456,13 @@ impl Compiler<'_> {
             template_hash: String::new(),
         }
     }
+}
+
+/// Whether a document is Istio's mesh configuration.
+fn is_mesh_config(document: &Document, options: &Options) -> bool {
+    matches!(document.resource, bartizan_config::Resource::ConfigMap(_))
+        && document.name().as_str() == "istio"
+        && document.namespace() == Some(&options.settings.root_namespace)
 }
 
 /// The name of the service that stands for a listen address: `to-127-0-0-1` beside the workload.

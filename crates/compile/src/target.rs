@@ -1,9 +1,10 @@
 //! Which workloads a document of the security API is for (Istio `ShouldAttachPolicy`).
 
-use bartizan_config::istio::PolicyTarget;
+use bartizan_config::istio::{PolicyTarget, TargetReference};
 use bartizan_types::{Name, Namespace, NamespacedName, PodRole, PodSpec, Selector};
 
 use crate::options::Options;
+use crate::services::Services;
 
 /// For which workloads a document is.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,18 +18,44 @@ pub(crate) struct Attachment {
 #[derive(Clone, Debug, PartialEq)]
 enum Target {
     Selector(Selector),
-    Gateways(Vec<Name>),
+    References {
+        gateways: Vec<Name>,
+        /// What the services select. Istio asks a waypoint there; here every workload has a proxy of its own, which judges.
+        services: Vec<Selector>,
+    },
 }
 
 impl Attachment {
     /// The attachment of a document of this name.
-    pub(crate) fn new(name: &NamespacedName, written: &PolicyTarget, options: &Options) -> Self {
+    pub(crate) fn new(
+        name: &NamespacedName,
+        written: &PolicyTarget,
+        services: &Services,
+        options: &Options,
+    ) -> Self {
         Self {
             namespace: name.namespace.clone(),
             is_root: name.namespace == options.settings.root_namespace,
             target: match written {
                 PolicyTarget::Selector(selector) => Target::Selector(selector.clone()),
-                PolicyTarget::Gateways(names) => Target::Gateways(names.clone()),
+                PolicyTarget::References(references) => {
+                    let mut gateways = Vec::new();
+                    let mut selectors = Vec::new();
+                    for reference in references {
+                        match reference {
+                            TargetReference::Gateway(gateway) => gateways.push(gateway.clone()),
+                            TargetReference::Service(service) => {
+                                let service = NamespacedName::new(name.namespace.clone(), service.clone());
+                                let entry = services.get(&service);
+                                selectors.extend(entry.and_then(|entry| entry.selector()).cloned());
+                            }
+                        }
+                    }
+                    Target::References {
+                        gateways,
+                        services: selectors,
+                    }
+                }
             },
         }
     }
@@ -39,10 +66,13 @@ impl Attachment {
         let own = self.namespace == pod.name.namespace;
         match &self.target {
             Target::Selector(selector) => (own || self.is_root) && selector.matches(&pod.labels),
-            Target::Gateways(gateways) => match &pod.role {
-                PodRole::Application => false,
-                PodRole::Gateway { gateway, .. } => own && gateways.contains(&gateway.name),
-            },
+            Target::References { gateways, services } => {
+                let is_gateway = match &pod.role {
+                    PodRole::Application => false,
+                    PodRole::Gateway { gateway, .. } => gateways.contains(&gateway.name),
+                };
+                own && (is_gateway || services.iter().any(|selector| selector.matches(&pod.labels)))
+            }
         }
     }
 
@@ -50,7 +80,7 @@ impl Attachment {
     pub(crate) fn is_selective(&self) -> bool {
         match &self.target {
             Target::Selector(selector) => !selector.is_empty(),
-            Target::Gateways(_) => true,
+            Target::References { .. } => true,
         }
     }
 
@@ -58,7 +88,7 @@ impl Attachment {
     pub(crate) fn path(&self) -> &'static str {
         match &self.target {
             Target::Selector(_) => "spec.selector.matchLabels",
-            Target::Gateways(_) => "spec.targetRefs",
+            Target::References { .. } => "spec.targetRefs",
         }
     }
 

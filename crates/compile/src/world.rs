@@ -42,7 +42,7 @@ pub struct World {
 
 /// All findings about these documents.
 pub fn check(documents: Vec<Document>, options: &Options) -> Vec<Finding> {
-    Model::new(documents, options, &options.allocations).findings
+    Model::join(documents, options, &options.allocations).findings
 }
 
 impl World {
@@ -72,7 +72,7 @@ impl World {
     /// # Errors
     /// All findings when one of them is an error; the world then stays as it is.
     pub fn set_documents(&mut self, documents: Vec<Document>) -> Result<Update, Vec<Finding>> {
-        let joined = Model::new(documents, &self.given, &self.model.allocations);
+        let joined = Model::join(documents, &self.given, &self.model.allocations);
         if joined.findings.iter().any(Finding::is_error) {
             return Err(joined.findings);
         }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use bartizan_compile::profile::{built_in, read_profile};
 use bartizan_compile::{Options, World, check};
 use bartizan_config::finding::{Paint, render_all};
 use bartizan_config::{Document, Finding, Severity, SourceFile, read};
-use bartizan_mesh::{PathRule, Profile, Settings};
+use bartizan_mesh::Settings;
 use bartizan_types::{Hostname, Name, NamespacedName, PodPhase, PodReport, PodSpec, TrustDomain};
 use serde::Deserialize;
 use serde_json::Value;
@@ -85,6 +86,10 @@ struct Expected {
 }
 
 fn options(case: &Case) -> Options {
+    let name = case.profile.as_deref().unwrap_or("zero-trust");
+    let text = built_in(name).expect("the case names a profile that comes with the binary");
+    let file = SourceFile::new("profile.yaml", text);
+    let (profile, paths) = read_profile(&file).expect("which is right");
     let parse = |text| Name::parse(text).expect("a literal name");
     let mut options = Options::new(Settings {
         trust_domain: case
@@ -93,12 +98,8 @@ fn options(case: &Case) -> Options {
             .unwrap_or_else(|| TrustDomain::parse("cluster.local").expect("a literal domain")),
         root_namespace: parse("istio-system"),
         cluster_domain: Hostname::parse("cluster.local").expect("a literal host"),
-        profile: match case.profile.as_deref() {
-            None | Some("zero-trust") => Profile::zero_trust(),
-            Some("istio") => Profile::istio(),
-            Some(other) => panic!("`{other}` is no profile"),
-        },
-        paths: PathRule::RefuseAmbiguous,
+        profile,
+        paths,
     });
     options.base = PathBuf::from("/mesh");
     options

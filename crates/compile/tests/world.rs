@@ -82,7 +82,7 @@ fn rules_have_their_file_and_line_also_after_a_round_trip() {
     assert_eq!(line(1).as_deref(), Some("shop.yaml:29"));
     assert_eq!(line(2), None);
     let policy = positions
-        .policy(&name("default/cart"))
+        .resource("AuthorizationPolicy", &name("default/cart"))
         .expect("the policy has a place");
     assert_eq!(policy.line, 23);
 }
@@ -102,7 +102,7 @@ fn a_comment_pushes_nothing_and_moves_positions() {
     );
     let policy = world
         .positions()
-        .policy(&name("default/cart"))
+        .resource("AuthorizationPolicy", &name("default/cart"))
         .expect("the policy has a place");
     assert_eq!(policy.line, 24);
 }

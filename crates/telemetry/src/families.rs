@@ -47,6 +47,8 @@ families! {
     JWT_REMEMBERED = Counter "bartizan_jwt_remembered_total" ["result"] "Tokens that were known from before, so that nothing was verified: accepted or refused.";
     JWT_REFUSED = Counter "bartizan_jwt_refused_total" ["reason"] "Requests that were answered 401, by why their token was refused.";
     JWT_KEYS_ASKED = Counter "bartizan_jwt_keys_asked_total" ["result"] "Requests with a token of an unknown key: asked (the control plane was told), waited (others had told it), limited (refused at once).";
+    AUTHORIZER_CHECKS = Counter "bartizan_authorizer_checks_total" ["provider", "result"] "Questions to external authorizers, by result: allowed, denied, error (no answer that can be used).";
+    AUTHORIZER_MICROSECONDS = Counter "bartizan_authorizer_microseconds_total" ["provider"] "How long those questions have waited for their answers, together.";
     JWT_KEYS_FOUND = Counter "bartizan_jwt_keys_found_total" ["result"] "Requests that had waited for new keys: found or missing.";
     POLICY_SHADOW = Counter "bartizan_policy_shadow_total" ["action", "result"] "Requests that policies in dry run judged, by their action and what they would have done.";
     POLICY_AUDITED = Counter "bartizan_policy_audited_total" ["policy_namespace", "policy", "rule"] "Requests that an AUDIT rule matched.";

@@ -9,7 +9,9 @@ use crate::run;
 const NOT_PURE: [&str; 9] = [
     "tokio", "hyper", "h2", "rustls", "socket2", "mio", "tonic", "kube", "nix",
 ];
-const PURE: [&str; 6] = ["types", "proto", "config", "mesh", "compile", "decide"];
+const PURE: [&str; 7] = [
+    "types", "proto", "config", "mesh", "compile", "decide", "cel",
+];
 /// Only these rooms name a TLS or certificate crate.
 const TLS: [(&str, &[&str]); 4] = [
     ("rustls", &["identity", "wire"]),

@@ -6,17 +6,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bartizan_decide::{ConnectionFacts, Denied, Engine, authorize_connection, authorize_tcp};
+use bartizan_decide::{
+    ConnectionFacts, Denied, Engine, Reason, TlsFacts, authorize_connection, judge_again_tcp,
+};
 use bartizan_telemetry::{
-    AccessRecord, Edge, EdgeLabels, OpenGuard, Reporter, ResponseFlags, SecurityPolicy, families,
+    AccessRecord, Edge, EdgeLabels, OpenGuard, Reporter, ResponseFlags, SecurityPolicy, TlsRecord, families,
 };
 use bartizan_types::{Peer, Port, RuleId, SpiffeId};
-use bartizan_wire::head::RequestHead;
 use bartizan_wire::stream::MaybeTls;
 use bytes::BytesMut;
 
 use crate::labels;
-use crate::request::judge_upgraded;
+use crate::request::UpgradedRequest;
 use crate::upstream::{Carried, Target};
 use crate::worker::Worker;
 
@@ -49,6 +50,14 @@ pub(crate) enum App {
 }
 
 impl Door {
+    /// Whether policy judges what comes through it. On the way out of an application the other side does.
+    pub(crate) fn is_judged(&self) -> bool {
+        match self {
+            Self::Inbound { .. } | Self::Gateway { .. } => true,
+            Self::Outbound => false,
+        }
+    }
+
     /// The label's value.
     pub(crate) fn direction(&self) -> &'static str {
         match self {
@@ -75,10 +84,14 @@ pub(crate) struct Connection {
     pub(crate) peer: Peer,
     /// The other end's address.
     pub(crate) remote: SocketAddr,
+    /// Whom the other end speaks for: what a PROXY protocol header says, else itself.
+    pub(crate) client: SocketAddr,
     /// What it called: its original destination.
     pub(crate) local: SocketAddr,
     /// The server name of its TLS handshake.
     pub(crate) sni: Option<String>,
+    /// What else its TLS handshake agreed on.
+    pub(crate) tls: Option<Box<Handshake>>,
     /// What `x-forwarded-client-cert` says of it.
     pub(crate) forwarded: Option<Box<str>>,
     /// Where its last request went.
@@ -86,6 +99,14 @@ pub(crate) struct Connection {
     edge: RefCell<Option<(u64, Edge, Arc<bartizan_telemetry::Workload>)>>,
     policy: RefCell<Option<(RuleId, Rc<str>)>>,
     _open: OpenGuard,
+}
+
+/// What a TLS handshake agreed on.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    pub(crate) version: &'static str,
+    pub(crate) cipher: &'static str,
+    pub(crate) group: String,
 }
 
 /// Why an open connection or a request in flight may not go on after a change.
@@ -107,7 +128,10 @@ impl Objection {
     /// The label's value.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Denied(_) => "policy",
+            Self::Denied(denied) => match denied.reason {
+                Reason::TokenRefused(_) => "token",
+                _ => "policy",
+            },
             Self::Untrusted(_) => "trust",
         }
     }
@@ -161,8 +185,10 @@ impl Connection {
             door,
             peer,
             remote,
+            client: remote,
             local,
             sni,
+            tls: None,
             forwarded,
             last: RefCell::default(),
             edge: RefCell::default(),
@@ -181,8 +207,24 @@ impl Connection {
             peer: &self.peer,
             source: self.remote.ip(),
             destination: SocketAddr::new(self.local.ip(), port),
+            remote: self.client.ip(),
             sni: self.sni.as_deref(),
+            tls: self.tls.as_deref().map(|tls| TlsFacts {
+                version: tls.version,
+                cipher: tls.cipher,
+                group: &tls.group,
+            }),
+            now: self.worker.now_seconds(),
         }
+    }
+
+    /// What its handshake agreed on, for the log.
+    pub(crate) fn tls_record(&self) -> Option<TlsRecord<'_>> {
+        self.tls.as_deref().map(|tls| TlsRecord {
+            version: tls.version,
+            cipher: tls.cipher,
+            group: &tls.group,
+        })
     }
 
     /// Whether it may stay open between two requests, by the present engine and trust bundle.
@@ -197,14 +239,14 @@ impl Connection {
         }
     }
 
-    /// Whether a connection of bytes may stay open.
+    /// Whether a connection of bytes that `old` let through may stay open.
     ///
     /// # Errors
     /// [`Objection`] when it is to be closed.
-    pub(crate) fn judge_bytes_again(&self, engine: &Engine) -> Result<(), Objection> {
+    pub(crate) fn judge_bytes_again(&self, old: &Engine, new: &Engine) -> Result<(), Objection> {
         self.judge_trust()?;
         match self.door {
-            Door::Inbound { .. } => Ok(authorize_tcp(engine, &self.facts()).map(drop)?),
+            Door::Inbound { .. } => Ok(judge_again_tcp(old, new, &self.facts())?),
             Door::Outbound | Door::Gateway { .. } => Ok(()),
         }
     }
@@ -215,14 +257,11 @@ impl Connection {
     /// [`Objection`] when it is to be closed.
     pub(crate) fn judge_upgraded_again(
         &self,
-        request: &RequestHead,
-        engine: &Engine,
+        request: &UpgradedRequest,
+        engine: &Arc<Engine>,
     ) -> Result<(), Objection> {
         self.judge_trust()?;
-        match self.door {
-            Door::Inbound { .. } | Door::Gateway { .. } => Ok(judge_upgraded(self, request, engine)?),
-            Door::Outbound => Ok(()),
-        }
+        Ok(request.judge_again(self, engine)?)
     }
 
     /// Whether the peer's trust domain is still trusted. A trust domain that was taken out of the bundle closes what it opened.

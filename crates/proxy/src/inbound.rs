@@ -13,18 +13,18 @@ use bartizan_types::{Peer, Port, Protocol};
 use bartizan_wire::sniff::{self, FirstBytes as Sniffed};
 use bartizan_wire::socket::reset_on_drop;
 use bartizan_wire::stream::{MaybeTls, Prefixed};
-use bartizan_wire::tls_stream::{self, TlsError};
+use bartizan_wire::tls_stream::{self, TlsError, TlsFacts};
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
-use crate::connection::{App, Connection, Door, Established};
+use crate::connection::{App, Connection, Door, Established, Handshake};
 use crate::outbound::{SILENCE, await_first, kind_of};
 use crate::upstream::Carried;
 use crate::worker::{Registration, What, Worker};
 
 /// How long a client may take to begin where it has to say something first, and for its handshake.
-const BEGIN: Duration = Duration::from_secs(10);
+pub(crate) const BEGIN: Duration = Duration::from_secs(10);
 /// How long a PERMISSIVE port waits for a `ClientHello` where the client may also be waiting for the server.
 const PERMISSIVE: Duration = Duration::from_secs(1);
 
@@ -106,8 +106,19 @@ pub(crate) async fn establish(
             .await
         }
         Admission::EndTls => {
-            let (stream, peer, sni, alpn) = end_tls(worker, &plain, tcp, read).await?;
-            let connection = Connection::new(worker, door, peer, remote, local, sni);
+            let Ended {
+                stream,
+                peer,
+                facts,
+                alpn,
+            } = end_tls(worker, &plain, tcp, read).await?;
+            let handshake = Handshake {
+                version: facts.version_text().unwrap_or("unknown"),
+                cipher: facts.cipher.unwrap_or("unknown"),
+                group: facts.group.unwrap_or_default(),
+            };
+            let mut connection = Connection::new(worker, door, peer, remote, local, facts.sni);
+            connection.tls = Some(Box::new(handshake));
             find_out(
                 connection,
                 registration,
@@ -122,12 +133,20 @@ pub(crate) async fn establish(
     }
 }
 
+/// A handshake that was finished.
+struct Ended {
+    stream: MaybeTls,
+    peer: Peer,
+    facts: TlsFacts,
+    alpn: Negotiated,
+}
+
 async fn end_tls(
     worker: &Worker,
     plain: &impl Fn(Peer) -> Connection,
     tcp: TcpStream,
     read: BytesMut,
-) -> Option<(MaybeTls, Peer, Option<String>, Negotiated)> {
+) -> Option<Ended> {
     let config = worker.shared.identity.get()?.server.config(ServerAlpn::Any);
     let io = Prefixed::new(tcp, read.freeze());
     let (reason, text) = match tls_stream::accept(config, io, Instant::now() + BEGIN).await {
@@ -137,7 +156,12 @@ async fn end_tls(
             let peer = peer_of(Some(&facts.chain));
             if peer.identity().is_some() {
                 let alpn = Negotiated::of(facts.alpn.as_deref());
-                return Some((stream.into(), peer, facts.sni, alpn));
+                return Some(Ended {
+                    stream: stream.into(),
+                    peer,
+                    facts,
+                    alpn,
+                });
             }
             ("no_certificate", "the client has shown no certificate".to_owned())
         }

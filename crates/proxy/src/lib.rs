@@ -25,6 +25,7 @@ mod shared;
 mod snapshot_cell;
 mod sync;
 mod tcp;
+mod tokens;
 mod upstream;
 mod worker;
 mod workers;

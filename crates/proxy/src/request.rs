@@ -1,30 +1,41 @@
-//! One request, top to bottom: the snapshot is loaded once, then who asks, where to, whether, and on.
+//! One request, top to bottom: the snapshot is loaded once, then whose it is, where to, whether, and on.
 //!
 //! No rules are here: `decide` has them all. What it says is carried out and told to telemetry.
 
 mod answer;
+mod ask;
+mod authenticate;
 mod forward;
 pub(crate) mod grpc;
 pub(crate) mod headers;
+mod held;
 pub(crate) mod outcome;
+mod remote;
 
+use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bartizan_decide::{
-    Denied, Destination, Engine, Forward, HttpFacts, Permit, Plan, Refusal, authorize_http, backend,
-    outbound, route,
+    ConnectionFacts, Denied, Destination, Engine, Forward, HttpFacts, Permit, Plan, Reason, Refusal, User,
+    Verdict, authorize_after, authorize_http, backend, forwarded_target, judge_again_http, outbound, route,
 };
 use bartizan_types::Port;
 use bartizan_wire::head::RequestHead;
+use bytes::Bytes;
 use http::Method;
 
 pub(crate) use answer::{Answer, Client};
+pub(crate) use ask::ask_tcp;
+pub(crate) use authenticate::Accepted;
 pub(crate) use forward::Upgraded;
 
 use crate::connection::{App, Connection, Door};
 use crate::upstream::Warrant;
+use ask::Answered;
 use headers::Fields;
+use held::Held;
 use outcome::Outcome;
 
 /// What becomes of the connection or stream after a request.
@@ -45,20 +56,35 @@ enum Way<'e> {
     Mesh(Destination<'e>, Option<Forward<'e>>),
 }
 
+/// What a request is judged by.
+struct Judged {
+    engine: Arc<Engine>,
+    /// The changes that the engine knew of.
+    seen: u64,
+    /// None where nothing is judged: on the way out of an application.
+    accepted: Option<Accepted>,
+}
+
 /// Serves one request.
 pub(crate) async fn serve<D: Client>(connection: &Connection, down: &mut D, mut head: RequestHead) -> After {
     let start = Instant::now();
+    let seen = connection.worker.changes();
     let engine = connection.worker.engine();
     headers::prepare(connection, &mut head);
     let is_grpc = headers::is_grpc(&head.headers);
     let mut outcome = Outcome::begin(connection, &engine, start, is_grpc);
+    let judged = Judged {
+        engine,
+        seen,
+        accepted: None,
+    };
     let after = if is_grpc {
         let mut observed = grpc::Observed::new(&mut *down);
-        let after = decide_and_carry(connection, &engine, &mut observed, &head, &mut outcome).await;
+        let after = decide_and_carry(connection, judged, &mut observed, &mut head, &mut outcome).await;
         outcome.messages = observed.messages();
         after
     } else {
-        decide_and_carry(connection, &engine, down, &head, &mut outcome).await
+        decide_and_carry(connection, judged, down, &mut head, &mut outcome).await
     };
     outcome.end(&head, down.counters());
     after
@@ -66,123 +92,343 @@ pub(crate) async fn serve<D: Client>(connection: &Connection, down: &mut D, mut 
 
 async fn decide_and_carry<D: Client>(
     connection: &Connection,
-    engine: &Arc<Engine>,
+    mut judged: Judged,
     down: &mut D,
-    head: &RequestHead,
+    head: &mut RequestHead,
     outcome: &mut Outcome<'_>,
 ) -> After {
-    let fields = Fields(&head.headers);
-    let Some(facts) = facts(connection, head, &fields) else {
+    if !is_readable(head) {
         return answer::give(down, outcome, Answer::malformed()).await;
-    };
+    }
     if head.method == Method::CONNECT {
         return answer::give(down, outcome, Answer::no_connect()).await;
     }
-    match decide(connection, engine, &facts, outcome) {
-        Ok((way, warrant)) => {
-            forward::forward(connection, engine, down, head, &facts, way, warrant, outcome).await
+    outcome.remote = remote(connection, &judged.engine, head);
+    if connection.door.is_judged() {
+        judged.accepted = match authenticate::who(connection, &mut judged, head, outcome).await {
+            Ok(accepted) => Some(accepted),
+            Err(answer) => return answer::give(down, outcome, *answer).await,
+        };
+        // Istio's modes forward the path that policy has matched.
+        let target = std::str::from_utf8(&head.target).unwrap_or_default();
+        if let Some(target) = forwarded_target(target, judged.engine.path_rule()) {
+            outcome.retarget(head, Bytes::from(target));
         }
-        Err(answer) => answer::give(down, outcome, answer).await,
+    }
+    let engine = &judged.engine;
+    match decide(connection, engine, head, judged.accepted.as_ref(), outcome) {
+        Ok(Decided::Way(way, warrant)) => {
+            forward::forward(connection, &judged, down, head, way, warrant, outcome).await
+        }
+        Ok(Decided::Ask(asking)) => {
+            // Boxed: rare, and large.
+            Box::pin(ask_and_carry(
+                connection,
+                &judged,
+                down,
+                head,
+                Box::new(asking),
+                outcome,
+            ))
+            .await
+        }
+        Err(answer) => answer::give(down, outcome, *answer).await,
     }
 }
 
-/// Whether a request that has become a connection of bytes would be let through by `engine`.
+/// Asks authorizers until no more want to be asked, and goes on with what they and policy say.
+async fn ask_and_carry<D: Client>(
+    connection: &Connection,
+    judged: &Judged,
+    down: &mut D,
+    head: &mut RequestHead,
+    mut asking: Box<Asking<'_>>,
+    outcome: &mut Outcome<'_>,
+) -> After {
+    let engine = &judged.engine;
+    let user = judged.accepted.as_ref().and_then(Accepted::user);
+    let mut down = Held::new(down);
+    let permit = loop {
+        let ask = asking.ask;
+        let says = match ask::ask(connection, engine, &mut down, head, &ask, outcome).await {
+            Answered::Says(says) => says,
+            Answered::Reply(answer) => return answer::give(&mut down, outcome, *answer).await,
+            Answered::Gone => return After::Abort,
+        };
+        if ask.provider.clear_route_cache && says == bartizan_decide::AuthorizerSays::Allowed {
+            asking.plan = plan(connection, engine, head, user, outcome);
+        }
+        let fields = Fields(&head.headers);
+        let facts = HttpFacts {
+            route_is_for_people: is_for_people(asking.plan.as_ref()),
+            ..facts(
+                connection,
+                head,
+                &fields,
+                outcome.remote,
+                user.map(|user| &**user),
+            )
+        };
+        match authorize_after(engine, &facts, ask, says) {
+            Ok(Verdict::Permit(permit)) => break permit,
+            Ok(Verdict::Ask(next)) => asking.ask = next,
+            Err(denied) => {
+                let answer = deny(outcome, engine, head, &denied);
+                return answer::give(&mut down, outcome, answer).await;
+            }
+        }
+    };
+    outcome.allow(engine, &permit);
+    match way(connection, engine, asking.plan, permit, outcome) {
+        Ok((way, warrant)) => {
+            Box::pin(forward::forward(
+                connection, judged, &mut down, head, way, warrant, outcome,
+            ))
+            .await
+        }
+        Err(answer) => answer::give(&mut down, outcome, *answer).await,
+    }
+}
+
+/// Whether a request that `old` let through may go on by `new`.
 ///
 /// # Errors
 /// [`Denied`] with the reason.
-pub(crate) fn judge_upgraded(
+fn judge_again(
     connection: &Connection,
-    head: &RequestHead,
-    engine: &Engine,
+    request: &InFlight<'_>,
+    accepted: &Accepted,
+    old: &Engine,
+    new: &Engine,
 ) -> Result<(), Denied> {
-    let fields = Fields(&head.headers);
-    // It was served, so there are facts of it.
-    facts(connection, head, &fields).map_or(Ok(()), |facts| authorize_http(engine, &facts).map(drop))
+    let fields = Fields(&request.head.headers);
+    let user = accepted.user().map(|user| &**user);
+    let facts = HttpFacts {
+        route_is_for_people: request.route_is_for_people,
+        ..facts(connection, request.head, &fields, request.remote, user)
+    };
+    judge_again_http(old, new, &facts, &accepted.authenticated, |rule, token| {
+        accepted.verify_again(&connection.worker, rule, token)
+    })
 }
 
-/// What `decide` is told of a request; `None` when its target is not text, or its method has small letters: `post` is not
-/// `POST` to policy, and is to some applications.
+/// A request that was let through, as it is judged again.
+#[derive(Clone, Copy)]
+struct InFlight<'a> {
+    head: &'a RequestHead,
+    remote: IpAddr,
+    route_is_for_people: bool,
+}
+
+/// What a connection of bytes was as a request: by it, it is judged again.
+pub(crate) struct UpgradedRequest {
+    head: RequestHead,
+    remote: IpAddr,
+    route_is_for_people: bool,
+    /// None where nothing is judged: on the way out of an application.
+    accepted: Option<Accepted>,
+    /// The changes that were judged before.
+    pub(crate) seen: u64,
+    engine: RefCell<Arc<Engine>>,
+}
+
+impl UpgradedRequest {
+    fn new(request: InFlight<'_>, accepted: Option<Accepted>, engine: Arc<Engine>, seen: u64) -> Self {
+        Self {
+            head: request.head.clone(),
+            remote: request.remote,
+            route_is_for_people: request.route_is_for_people,
+            accepted,
+            seen,
+            engine: RefCell::new(engine),
+        }
+    }
+
+    /// Whether it would be let through by the present engine.
+    ///
+    /// # Errors
+    /// [`Denied`] with the reason.
+    pub(crate) fn judge_again(&self, connection: &Connection, new: &Arc<Engine>) -> Result<(), Denied> {
+        let Some(accepted) = &self.accepted else {
+            return Ok(());
+        };
+        let request = InFlight {
+            head: &self.head,
+            remote: self.remote,
+            route_is_for_people: self.route_is_for_people,
+        };
+        judge_again(connection, &request, accepted, &self.engine.borrow(), new)?;
+        *self.engine.borrow_mut() = Arc::clone(new);
+        Ok(())
+    }
+}
+
+/// Whether `decide` can be told of a request: its target and authority are text, and its method has no small letters: `post`
+/// is not `POST` to policy, and is to some applications.
+fn is_readable(head: &RequestHead) -> bool {
+    let has_small = head.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase());
+    !has_small && std::str::from_utf8(head.authority()).is_ok() && std::str::from_utf8(&head.target).is_ok()
+}
+
+/// What `decide` is told of a readable request.
 fn facts<'a>(
     connection: &'a Connection,
     head: &'a RequestHead,
     fields: &'a Fields<'a>,
-) -> Option<HttpFacts<'a, Fields<'a>>> {
-    let authority = head.authority();
-    if head.method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
-        return None;
-    }
-    Some(HttpFacts {
-        connection: connection.facts(),
-        method: head.method.as_str(),
-        authority: match authority {
-            [] => None,
-            authority => Some(std::str::from_utf8(authority).ok()?),
+    remote: IpAddr,
+    user: Option<&'a User>,
+) -> HttpFacts<'a, Fields<'a>> {
+    HttpFacts {
+        connection: ConnectionFacts {
+            remote,
+            ..connection.facts()
         },
-        target: std::str::from_utf8(&head.target).ok()?,
+        method: head.method.as_str(),
+        authority: match head.authority() {
+            [] => None,
+            authority => std::str::from_utf8(authority).ok(),
+        },
+        target: std::str::from_utf8(&head.target).unwrap_or_default(),
         headers: fields,
-    })
+        user,
+        route_is_for_people: false,
+    }
+}
+
+/// The client's address, as far as the door believes what is said of it.
+fn remote(connection: &Connection, engine: &Engine, head: &RequestHead) -> IpAddr {
+    let client = connection.client.ip();
+    match connection.door {
+        Door::Inbound { .. } => remote::at_sidecar(&head.headers, client),
+        Door::Outbound => client,
+        Door::Gateway { .. } => {
+            let view = engine.snapshot().view(&connection.worker.shared.workload);
+            let trusted = view.map_or(0, |view| view.remote.trusted_proxies);
+            remote::at_gateway(&head.headers, client, trusted)
+        }
+    }
+}
+
+/// What is decided of a request at first.
+#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
+enum Decided<'e> {
+    Way(Way<'e>, Warrant),
+    Ask(Asking<'e>),
+}
+
+/// A request that an authorizer is asked about.
+struct Asking<'e> {
+    ask: bartizan_decide::Ask,
+    plan: Option<Plan<'e>>,
 }
 
 /// Where to and whether.
 fn decide<'e>(
     connection: &Connection,
     engine: &'e Engine,
-    facts: &HttpFacts<'_, Fields<'_>>,
+    head: &RequestHead,
+    accepted: Option<&Accepted>,
     outcome: &mut Outcome<'_>,
-) -> Result<(Way<'e>, Warrant), Answer> {
-    let snapshot = engine.snapshot();
-    match &connection.door {
-        Door::Inbound { port, app } => {
-            let permit = authorize(engine, facts, outcome)?;
-            Ok((Way::Application(*port, *app), Warrant::Permitted(permit)))
-        }
-        Door::Outbound => match outbound(snapshot, connection.local) {
-            Destination::Refused(refusal) => Err(refuse(outcome, engine, &refusal)),
+) -> Result<Decided<'e>, Box<Answer>> {
+    if let Door::Outbound = connection.door {
+        return match outbound(engine.snapshot(), connection.local) {
+            Destination::Refused(refusal) => Err(Box::new(refuse(outcome, engine, &refusal))),
             destination @ (Destination::Service { .. } | Destination::Workload { .. }) => {
-                Ok((Way::Mesh(destination, None), Warrant::Reachable))
+                Ok(Decided::Way(Way::Mesh(destination, None), Warrant::Reachable))
             }
-        },
-        Door::Gateway { port } => {
-            let gateway = snapshot
-                .view(&connection.worker.shared.workload)
-                .and_then(|view| view.gateway.as_ref());
-            let plan =
-                gateway.map(|gateway| route(engine, gateway, *port, facts, connection.worker.random()));
-            let permit = authorize(engine, facts, outcome)?;
-            match plan {
-                None => Err(Answer::route(404, "route_not_found")),
-                Some(Plan::Reply(reply)) => Err(Answer::route(reply.status, reply.reason)),
-                Some(Plan::Forward(forward)) => {
-                    outcome.route = Some(format!("{}.rule[{}]", forward.route, forward.rule_index).into());
-                    match backend(snapshot, forward.service, forward.port) {
-                        Destination::Refused(refusal) => Err(refuse(outcome, engine, &refusal)),
-                        destination @ (Destination::Service { .. } | Destination::Workload { .. }) => {
-                            Ok((Way::Mesh(destination, Some(forward)), Warrant::Permitted(permit)))
-                        }
-                    }
+        };
+    }
+    let user = accepted.and_then(Accepted::user);
+    let plan = plan(connection, engine, head, user, outcome);
+    let fields = Fields(&head.headers);
+    let facts = HttpFacts {
+        route_is_for_people: is_for_people(plan.as_ref()),
+        ..facts(
+            connection,
+            head,
+            &fields,
+            outcome.remote,
+            user.map(|user| &**user),
+        )
+    };
+    match authorize_http(engine, &facts) {
+        Ok(Verdict::Permit(permit)) => {
+            outcome.allow(engine, &permit);
+            way(connection, engine, plan, permit, outcome).map(|(way, warrant)| Decided::Way(way, warrant))
+        }
+        Ok(Verdict::Ask(ask)) => Ok(Decided::Ask(Asking { ask, plan })),
+        Err(denied) => Err(Box::new(deny(outcome, engine, head, &denied))),
+    }
+}
+
+/// The route at a gateway.
+fn plan<'e>(
+    connection: &Connection,
+    engine: &'e Engine,
+    head: &RequestHead,
+    user: Option<&Arc<User>>,
+    outcome: &Outcome<'_>,
+) -> Option<Plan<'e>> {
+    let Door::Gateway { port } = connection.door else {
+        return None;
+    };
+    let view = engine.snapshot().view(&connection.worker.shared.workload)?;
+    let gateway = view.gateway.as_ref()?;
+    let fields = Fields(&head.headers);
+    let facts = facts(
+        connection,
+        head,
+        &fields,
+        outcome.remote,
+        user.map(|user| &**user),
+    );
+    Some(route(engine, gateway, port, &facts, connection.worker.random()))
+}
+
+fn is_for_people(plan: Option<&Plan<'_>>) -> bool {
+    match plan {
+        Some(Plan::Forward(forward)) => forward.is_for_people,
+        Some(Plan::Reply(_)) | None => false,
+    }
+}
+
+/// Where an allowed request goes.
+fn way<'e>(
+    connection: &Connection,
+    engine: &'e Engine,
+    plan: Option<Plan<'e>>,
+    permit: Permit,
+    outcome: &mut Outcome<'_>,
+) -> Result<(Way<'e>, Warrant), Box<Answer>> {
+    if let Door::Inbound { port, app } = &connection.door {
+        return Ok((Way::Application(*port, *app), Warrant::Permitted(permit)));
+    }
+    match plan {
+        None => Err(Box::new(Answer::route(404, "route_not_found"))),
+        Some(Plan::Reply(reply)) => Err(Box::new(Answer::route(reply.status, reply.reason))),
+        Some(Plan::Forward(forward)) => {
+            outcome.route = Some(format!("{}.rule[{}]", forward.route, forward.rule_index).into());
+            match backend(engine.snapshot(), forward.service, forward.port) {
+                Destination::Refused(refusal) => Err(Box::new(refuse(outcome, engine, &refusal))),
+                destination @ (Destination::Service { .. } | Destination::Workload { .. }) => {
+                    Ok((Way::Mesh(destination, Some(forward)), Warrant::Permitted(permit)))
                 }
             }
         }
     }
 }
 
-fn authorize(
-    engine: &Engine,
-    facts: &HttpFacts<'_, Fields<'_>>,
-    outcome: &mut Outcome<'_>,
-) -> Result<Permit, Answer> {
-    match authorize_http(engine, facts) {
-        Ok(permit) => {
-            outcome.allowed = Some(true);
-            Ok(permit)
-        }
-        Err(denied) => Err(deny(outcome, &denied)),
+fn deny(outcome: &mut Outcome<'_>, engine: &Engine, head: &RequestHead, denied: &Denied) -> Answer {
+    let id = outcome.deny(engine, denied);
+    if let Reason::AuthorizerDenied { .. } = denied.reason
+        && let Some(reply) = outcome.authorizer_reply.take()
+    {
+        return Answer {
+            decision: Some(id),
+            ..*reply
+        };
     }
-}
-
-fn deny(outcome: &mut Outcome<'_>, denied: &Denied) -> Answer {
-    let id = outcome.deny(denied);
-    Answer::denied(denied, id)
+    Answer::denied(denied, &authenticate::realm(head), id)
 }
 
 fn refuse(outcome: &mut Outcome<'_>, engine: &Engine, refusal: &Refusal) -> Answer {

@@ -28,6 +28,8 @@ use crate::listen::Role;
 use crate::shared::Shared;
 use crate::snapshot_cell::SnapshotCell;
 use crate::sync::{self, LastGood};
+use crate::tokens::keyring::Keyring;
+use crate::tokens::unknown_keys::UnknownKeys;
 use crate::workers::Workers;
 
 /// How long the last lines of the access log may take.
@@ -68,10 +70,14 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), ProxyError> {
     let inherited = Inherited::take(&bootstrap)?;
     let last_good = LastGood::new(bootstrap.snapshot.clone());
     let registry = Registry::new(Limits::default());
+    let (unknown_keys, asked_keys) = UnknownKeys::new();
+    let (cell, keyring) = first(last_good.read().unwrap_or_default());
     let shared = Arc::new(Shared {
         workload: bootstrap.workload.clone(),
         address: Some(bootstrap.address),
-        cell: SnapshotCell::new(last_good.read().unwrap_or_default()),
+        cell,
+        keyring,
+        unknown_keys,
         identity: OnceLock::new(),
         clock: Clock::system(),
         log: Some(open_log(&bootstrap.access_log, &registry)?),
@@ -116,7 +122,7 @@ pub fn run(bootstrap: Bootstrap) -> Result<(), ProxyError> {
             tasks.spawn(sync::keep_last_good(Arc::clone(&shared), last_good, to_keep));
             let failed = |error: &dyn std::fmt::Display| ProxyError::Credentials(error.to_string());
             let since = keeper.begin().await.map_err(|error| failed(&error))?;
-            tasks.spawn(sync::follow(shared, bootstrap.control, applied));
+            tasks.spawn(sync::follow(shared, bootstrap.control, applied, asked_keys));
             match keeper.renew(since).await {
                 Ok(never) => match never {},
                 Err(error) => Err(failed(&error)),
@@ -170,10 +176,14 @@ impl Running {
             Some(path) => Some(open_log(path, &registry)?),
             None => None,
         };
+        let (cell, keyring) = first(Snapshot::build(&store_of(&config.resources)));
         let shared = Arc::new(Shared {
             workload: config.workload.clone(),
             address: None,
-            cell: SnapshotCell::new(Snapshot::build(&store_of(&config.resources))),
+            cell,
+            keyring,
+            // Without a control plane there is nobody to ask.
+            unknown_keys: UnknownKeys::new().0,
             identity: OnceLock::new(),
             clock: Clock::system(),
             log,
@@ -324,6 +334,15 @@ fn adopt(number: i32) -> Result<OwnedFd, ProxyError> {
 fn use_small_pages() {
     // A kernel without them has nothing to turn off.
     let _ = nix::sys::prctl::set_thp_disable(true);
+}
+
+/// What is served at first.
+fn first(snapshot: Snapshot) -> (SnapshotCell, Keyring) {
+    let keyring = Keyring::default();
+    for problem in keyring.follow(&snapshot) {
+        tracing::error!("{problem}");
+    }
+    (SnapshotCell::new(snapshot), keyring)
 }
 
 /// What every proxy does before it serves.

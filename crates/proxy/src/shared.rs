@@ -12,6 +12,8 @@ use tokio::sync::watch;
 
 use crate::drain::Drain;
 use crate::snapshot_cell::SnapshotCell;
+use crate::tokens::keyring::Keyring;
+use crate::tokens::unknown_keys::UnknownKeys;
 
 /// What all threads of a proxy share.
 #[derive(Debug)]
@@ -22,6 +24,10 @@ pub(crate) struct Shared {
     pub(crate) address: Option<IpAddr>,
     /// What it serves from.
     pub(crate) cell: SnapshotCell,
+    /// What the served snapshot says for users' tokens.
+    pub(crate) keyring: Keyring,
+    /// The keys that the control plane is asked for.
+    pub(crate) unknown_keys: UnknownKeys,
     /// What it proves; empty until the first SVID.
     pub(crate) identity: OnceLock<Identity>,
     /// The time that certificates are judged by.

@@ -23,6 +23,7 @@ use crate::back_off::wait_after;
 use crate::control_plane;
 use crate::credentials::possession;
 use crate::shared::Shared;
+use crate::tokens::unknown_keys::UnknownKey;
 
 /// The last good snapshot is written at most this often.
 const WRITE_EVERY: Duration = Duration::from_millis(250);
@@ -55,12 +56,17 @@ impl From<tonic::Status> for SyncError {
 }
 
 /// Follows the control plane for as long as the proxy lives. The only writer of the snapshot cell.
-pub(crate) async fn follow(shared: Arc<Shared>, control: PathBuf, applied: mpsc::Sender<proto::Transaction>) {
+pub(crate) async fn follow(
+    shared: Arc<Shared>,
+    control: PathBuf,
+    applied: mpsc::Sender<proto::Transaction>,
+    mut unknown_keys: mpsc::Receiver<UnknownKey>,
+) {
     let connected = shared.registry.gauge(&families::CONTROL_CONNECTED, &[]);
     let mut failures = 0;
     loop {
         let mut heard = false;
-        let ended = session(&shared, &control, &applied, || {
+        let ended = session(&shared, &control, &applied, &mut unknown_keys, || {
             heard = true;
             connected.set(1);
         })
@@ -81,6 +87,7 @@ async fn session(
     shared: &Shared,
     control: &std::path::Path,
     applied: &mpsc::Sender<proto::Transaction>,
+    unknown_keys: &mut mpsc::Receiver<UnknownKey>,
     mut heard: impl FnMut(),
 ) -> Result<(), SyncError> {
     let mut client = control_plane::connect(control).await?;
@@ -93,7 +100,20 @@ async fn session(
     say(proxy_message::Kind::Hello(hello(shared)?)).await?;
     let mut transactions = client.connect(ReceiverStream::new(sent)).await?.into_inner();
     heard();
-    while let Some(transaction) = transactions.message().await? {
+    loop {
+        let received = tokio::select! {
+            received = transactions.message() => received?,
+            // Its sender is in `shared`.
+            Some(unknown) = unknown_keys.recv() => {
+                say(proxy_message::Kind::UnknownKey(proto::UnknownKey {
+                    key_set: unknown.set.to_string(),
+                    kid: unknown.kid.to_string(),
+                }))
+                .await?;
+                continue;
+            }
+        };
+        let Some(transaction) = received else { break };
         heard();
         let version = transaction.version;
         let answer = match apply(&shared.cell.load(), &transaction) {
@@ -162,6 +182,9 @@ impl Shared {
     pub(crate) fn serve(&self, snapshot: Snapshot) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let version = i64::try_from(snapshot.version().0).unwrap_or(i64::MAX);
+        for problem in self.keyring.follow(&snapshot) {
+            tracing::error!("{problem}");
+        }
         self.cell.swap(snapshot);
         for problem in self.cell.load().problems() {
             tracing::error!("{problem}");

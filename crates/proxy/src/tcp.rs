@@ -2,7 +2,7 @@
 //! end. A refused one is reset.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -11,7 +11,10 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bartizan_decide::{Denied, Destination, Engine, Failure, Refusal, Retry, authorize_tcp, outbound, retry};
+use bartizan_decide::{
+    Denied, Destination, Engine, Failure, Permit, Refusal, Retry, Verdict, authorize_tcp,
+    authorize_tcp_after, outbound, retry,
+};
 use bartizan_telemetry::{AccessRecord, Edge, EdgeLabels, ResponseFlags, SecurityPolicy, families};
 use bartizan_types::{DecisionId, NamespacedName};
 use bartizan_wire::relay::{Ended, RelayCounters, relay};
@@ -22,8 +25,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::{Connection, Door, Objection};
 use crate::http::count_judged;
-use crate::request::Upgraded;
 use crate::request::outcome::count_denied;
+use crate::request::{Upgraded, ask_tcp};
 use crate::upstream::{Carried, ConnectError, InFlightGuard, Target, Warrant, application, select};
 use crate::worker::{Registration, What};
 
@@ -76,6 +79,7 @@ struct Outcome<'c> {
     allowed: Option<bool>,
     policy: Option<Rc<str>>,
     decision: Option<DecisionId>,
+    authorizer: Option<String>,
     attempts: u32,
     version: u64,
     cluster: Option<String>,
@@ -86,14 +90,20 @@ struct Outcome<'c> {
 /// Serves a connection of bytes, from the decision to the last byte.
 pub(crate) async fn serve(connection: Connection, registration: Registration, mut io: Prefixed<MaybeTls>) {
     let (connection, registration) = (&connection, &registration);
+    // What has changed while the upstream was opened counts, too.
+    let seen = connection.worker.changes();
     let engine = connection.worker.engine();
-    let mut outcome = Outcome::begin(connection, engine.snapshot().version().0);
+    let mut outcome = Outcome::begin(connection, engine.snapshot().version().0, seen);
     let opened = Box::pin(open(connection, &engine, &mut outcome)).await;
-    drop(engine);
+    let judged = RefCell::new(engine);
     match opened {
         Some((mut up, target)) => {
             let _busy = InFlightGuard::new(&target);
-            let judge = |engine: &Engine| connection.judge_bytes_again(engine);
+            let judge = |engine: &Arc<Engine>| {
+                connection.judge_bytes_again(&judged.borrow(), engine)?;
+                *judged.borrow_mut() = Arc::clone(engine);
+                Ok(())
+            };
             let ended = outcome
                 .carry(registration, &mut io, &mut up, &target, judge)
                 .await;
@@ -114,13 +124,13 @@ pub(crate) async fn carry_upgraded(
     upgraded: Upgraded,
 ) {
     let version = connection.worker.engine().snapshot().version().0;
-    let mut outcome = Outcome::begin(connection, version);
+    let mut outcome = Outcome::begin(connection, version, upgraded.request.seen);
     let target = Rc::clone(&upgraded.target);
     let _busy = InFlightGuard::new(&target);
     let mut up = Prefixed::new(upgraded.up, upgraded.bytes);
     outcome.target = Some(Rc::clone(&target));
     outcome.attempts = 1;
-    let judge = |engine: &Engine| connection.judge_upgraded_again(&upgraded.request, engine);
+    let judge = |engine: &Arc<Engine>| connection.judge_upgraded_again(&upgraded.request, engine);
     outcome
         .carry(registration, &mut io, &mut up, &target, judge)
         .await;
@@ -139,7 +149,7 @@ async fn open(
     outcome: &mut Outcome<'_>,
 ) -> Option<(MaybeTls, Rc<Target>)> {
     let (destination, warrant) = match &connection.door {
-        Door::Inbound { .. } => match authorize_tcp(engine, &connection.facts()) {
+        Door::Inbound { .. } => match authorize(connection, engine, outcome).await {
             Ok(permit) => {
                 outcome.allowed = Some(true);
                 (None, Warrant::Permitted(permit))
@@ -207,8 +217,26 @@ async fn open(
     }
 }
 
+/// Whether policy, and the authorizers that it asks, let the connection pass.
+async fn authorize(
+    connection: &Connection,
+    engine: &Engine,
+    outcome: &mut Outcome<'_>,
+) -> Result<Permit, Denied> {
+    let mut verdict = authorize_tcp(engine, &connection.facts())?;
+    loop {
+        let ask = match verdict {
+            Verdict::Permit(permit) => return Ok(permit),
+            Verdict::Ask(ask) => ask,
+        };
+        let (says, said) = Box::pin(ask_tcp(connection, engine, &ask)).await;
+        outcome.authorizer = Some(said);
+        verdict = authorize_tcp_after(engine, &connection.facts(), ask, says)?;
+    }
+}
+
 impl<'c> Outcome<'c> {
-    fn begin(connection: &'c Connection, version: u64) -> Self {
+    fn begin(connection: &'c Connection, version: u64, seen: u64) -> Self {
         Self {
             connection,
             start: Instant::now(),
@@ -221,10 +249,11 @@ impl<'c> Outcome<'c> {
             allowed: None,
             policy: None,
             decision: None,
+            authorizer: None,
             attempts: 0,
             version,
             cluster: None,
-            seen: connection.worker.changes(),
+            seen,
         }
     }
 
@@ -289,7 +318,7 @@ impl<'c> Outcome<'c> {
         io: &mut A,
         up: &mut B,
         target: &Target,
-        judge: impl Fn(&Engine) -> Result<(), Objection>,
+        judge: impl Fn(&Arc<Engine>) -> Result<(), Objection>,
     ) -> Option<Ended>
     where
         A: AsyncRead + AsyncWrite + Unpin,
@@ -307,7 +336,6 @@ impl<'c> Outcome<'c> {
         });
         self.flow = Some(Rc::clone(&flow));
         worker.report(&flow);
-        // What has changed while the upstream was opened counts, too.
         let mut seen = self.seen;
         let mut relayed = pin!(relay(io, up, Some(IDLE), &flow.counters));
         let ended = poll_fn(|cx| {
@@ -393,6 +421,10 @@ impl Drop for Outcome<'_> {
             decision_id: self.decision,
             allowed: self.allowed,
             policy: self.policy.as_deref(),
+            remote_address: (self.connection.client != self.connection.remote)
+                .then(|| self.connection.client.ip()),
+            tls: self.connection.tls_record(),
+            authorizer: self.authorizer.as_deref(),
             config_version: self.version,
             attempts: self.attempts,
             ..AccessRecord::new(worker.wall_time(self.start), self.connection.door.reporter())

@@ -295,6 +295,40 @@ pub(crate) fn select(
     }
 }
 
+/// The endpoint of a service that is asked about a request, and not what the request is for: a connection does not remember
+/// it. `None` when none is left.
+pub(crate) fn select_authorizer(
+    worker: &Worker,
+    engine: &Engine,
+    destination: &Destination<'_>,
+    carried: Carried,
+    tried: &[NamespacedName],
+) -> Option<Rc<Target>> {
+    let Destination::Service {
+        service,
+        port,
+        endpoints,
+    } = destination
+    else {
+        return None;
+    };
+    let choice = choose(endpoints, port.port, &worker.upstreams, tried, worker.random())?;
+    let id = TargetId {
+        workload: choice.endpoint.workload.clone(),
+        address: SocketAddr::new(choice.endpoint.address, choice.port.get()),
+        identity: choice.endpoint.identity.clone(),
+        service: Some((service.name.clone(), port.port)),
+        carried,
+    };
+    Some(intern(
+        worker,
+        engine,
+        id,
+        Some(service),
+        service.hostname.as_str(),
+    ))
+}
+
 #[expect(clippy::too_many_arguments, reason = "the parts of one choice")]
 fn of_endpoint(
     connection: &Connection,

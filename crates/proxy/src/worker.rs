@@ -18,6 +18,7 @@ use crate::drain::Stage;
 use crate::labels;
 use crate::shared::Shared;
 use crate::tcp::Flow;
+use crate::tokens::Tokens;
 use crate::upstream::Upstreams;
 
 /// The length of a tick: how exactly idle connections are noticed.
@@ -34,6 +35,9 @@ pub(crate) struct Worker {
     pub(crate) log: Option<AccessLogWorker>,
     pub(crate) upstreams: Upstreams,
     pub(crate) reused: Counter,
+    pub(crate) tokens: Tokens,
+    /// Requests that wait for an issuer's newer keys.
+    pub(crate) waiting_for_keys: Cell<u32>,
     engine: RefCell<Cache<Arc<ArcSwap<Engine>>, Arc<Engine>>>,
     changes: Cell<u64>,
     stage: Cell<Stage>,
@@ -113,6 +117,8 @@ impl Worker {
             log: shared.log.as_ref().map(bartizan_telemetry::AccessLog::worker),
             upstreams: Upstreams::default(),
             reused: metrics.counter(&families::UPSTREAM_REUSED, &[]),
+            tokens: Tokens::new(&metrics),
+            waiting_for_keys: Cell::new(0),
             engine: RefCell::new(Cache::new(Arc::clone(shared.cell.engine()))),
             changes: Cell::new(0),
             stage: Cell::new(shared.drain.stage()),
@@ -177,6 +183,13 @@ impl Worker {
             Some(later) => wall + later,
             None => wall - then.duration_since(instant),
         }
+    }
+
+    /// The wall clock's time in seconds since 1970, as of the last tick.
+    pub(crate) fn now_seconds(&self) -> i64 {
+        let (_, wall) = self.wall.get();
+        let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
     }
 
     /// Counts one, where the counter is not worth keeping.

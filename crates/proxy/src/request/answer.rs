@@ -1,8 +1,9 @@
 //! Answers that the proxy gives itself, with the texts and codes of Istio's.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
-use bartizan_decide::{Denied, Refusal};
+use bartizan_decide::{Denied, Reason, Refusal, Unauthenticated};
 use bartizan_telemetry::ResponseFlags;
 use bartizan_types::DecisionId;
 use bartizan_wire::exchange::{Cause, Downstream, send_reply};
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use http::StatusCode;
 
 use super::After;
+use super::ask::says::Denial;
 use super::grpc::Observed;
 use super::headers::{DECISION, UNSENT};
 use super::outcome::Outcome;
@@ -52,10 +54,12 @@ impl<D: Client> Client for Observed<'_, D> {
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
-    pub(crate) body: Cow<'static, str>,
+    pub(crate) body: Cow<'static, [u8]>,
     pub(crate) flags: ResponseFlags,
     pub(crate) details: Option<Cow<'static, str>>,
     pub(crate) decision: Option<DecisionId>,
+    /// Fields beside those that every answer has; one that those have, too, takes their place.
+    pub(crate) headers: Vec<(Cow<'static, str>, Vec<u8>)>,
     /// The application got nothing of the request.
     pub(crate) is_unsent: bool,
 }
@@ -64,10 +68,14 @@ impl Answer {
     fn new(status: StatusCode, body: impl Into<Cow<'static, str>>, details: &'static str) -> Self {
         Self {
             status,
-            body: body.into(),
+            body: match body.into() {
+                Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+                Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+            },
             flags: ResponseFlags::NONE,
             details: Some(Cow::Borrowed(details)),
             decision: None,
+            headers: Vec::new(),
             is_unsent: false,
         }
     }
@@ -76,19 +84,61 @@ impl Answer {
         Self { flags, ..self }
     }
 
-    /// Policy says no. The outcome has the details.
-    pub(crate) fn denied(denied: &Denied, id: DecisionId) -> Self {
+    /// Policy says no. The outcome has the details. `realm` is for a challenge.
+    pub(crate) fn denied(denied: &Denied, realm: &str, id: DecisionId) -> Self {
         let status = StatusCode::from_u16(denied.status()).unwrap_or(StatusCode::FORBIDDEN);
-        let body = if status == StatusCode::FORBIDDEN {
-            DENIED
-        } else {
-            "the path has no single meaning"
+        let body = match denied.reason {
+            Reason::AmbiguousPath(_) => "the path has no single meaning",
+            Reason::NoUser => "a user's token is wanted",
+            _ => DENIED,
+        };
+        let challenge = denied.challenge(realm).map(challenge);
+        let flags = match denied.reason {
+            Reason::AuthorizerDenied { .. } | Reason::AuthorizerSilent { .. } => ResponseFlags::UAEX,
+            _ => ResponseFlags::NONE,
         };
         Self {
             details: None,
             decision: Some(id),
+            headers: challenge.into_iter().collect(),
             ..Self::new(status, body, "")
         }
+        .with(flags)
+    }
+
+    /// A token is refused, in Envoy's words. The outcome has the details.
+    pub(crate) fn unauthenticated(unauthenticated: &Unauthenticated, realm: &str, id: DecisionId) -> Self {
+        let status = StatusCode::from_u16(unauthenticated.status()).unwrap_or(StatusCode::UNAUTHORIZED);
+        Self {
+            details: None,
+            decision: Some(id),
+            headers: vec![challenge(unauthenticated.challenge(realm))],
+            ..Self::new(status, unauthenticated.says(), "")
+        }
+    }
+
+    /// What an authorizer that refuses has the client told.
+    pub(crate) fn of_authorizer(denial: Denial) -> Self {
+        Self {
+            details: None,
+            body: Cow::Owned(denial.body.to_vec()),
+            headers: denial
+                .headers
+                .iter()
+                .map(|(name, value)| (String::from_utf8_lossy(name).into_owned().into(), value.to_vec()))
+                .collect(),
+            ..Self::new(denial.status, "", "")
+        }
+        .with(ResponseFlags::UAEX)
+    }
+
+    /// A body that is larger than an authorizer is to see.
+    pub(crate) fn too_large() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is too large to be checked",
+            "request_payload_too_large",
+        )
     }
 
     /// The peer's trust domain was taken out of the bundle.
@@ -206,6 +256,10 @@ impl Answer {
     }
 }
 
+fn challenge(value: String) -> (Cow<'static, str>, Vec<u8>) {
+    (Cow::Borrowed("www-authenticate"), value.into_bytes())
+}
+
 /// Gives it.
 pub(crate) async fn give<D: Client>(down: &mut D, outcome: &mut Outcome<'_>, answer: Answer) -> After {
     let mut head = ResponseHead::new(answer.status);
@@ -219,8 +273,17 @@ pub(crate) async fn give<D: Client>(down: &mut D, outcome: &mut Outcome<'_>, ans
     } else {
         let _ = headers.append("content-type", b"text/plain");
     }
+    for (name, value) in &answer.headers {
+        // What an authorizer has sent and cannot be said is left out.
+        if headers.contains(name) && !outcome.is_grpc {
+            let _ = headers.set(name, value);
+        } else {
+            let _ = headers.append(name, value);
+        }
+    }
+    outcome.add_response_fields(headers);
     if let Some(id) = answer.decision {
-        let _ = headers.append(DECISION, id.to_string().as_bytes());
+        let _ = headers.set(DECISION, id.to_string().as_bytes());
     }
     // Nothing is tried again after something was sent, so that a failed connection means that nothing ever was.
     if answer.is_unsent && matches!(outcome.connection.door, Door::Inbound { .. }) {
@@ -232,7 +295,7 @@ pub(crate) async fn give<D: Client>(down: &mut D, outcome: &mut Outcome<'_>, ans
         outcome.details = details;
     }
     let body = match answer.body {
-        Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+        Cow::Borrowed(text) => Bytes::from_static(text),
         Cow::Owned(text) => Bytes::from(text),
     };
     match down.answer(head, body).await {
@@ -259,7 +322,17 @@ fn grpc_status(status: StatusCode) -> &'static str {
     }
 }
 
-/// `grpc-message` is percent-encoded; our own texts are ASCII.
-fn percent(text: &str) -> String {
-    text.replace('%', "%25")
+/// `grpc-message` is percent-encoded (gRPC over HTTP/2, "Status-Message").
+fn percent(text: &[u8]) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text {
+        match byte {
+            b' '..=b'~' if *byte != b'%' => encoded.push(char::from(*byte)),
+            _ => {
+                // Writing to memory does not fail.
+                let _ = write!(encoded, "%{byte:02X}");
+            }
+        }
+    }
+    encoded
 }

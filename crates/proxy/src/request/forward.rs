@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bartizan_decide::{Destination, Engine, Failure, Forward, HttpFacts, Retry, judge_again_http, retry};
+use bartizan_decide::{Destination, Engine, Failure, Forward, Retry, retry};
 use bartizan_identity::HandshakeFailure;
 use bartizan_telemetry::{ResponseFlags, families};
 use bartizan_types::{NamespacedName, Protocol};
@@ -22,9 +22,9 @@ use http::{StatusCode, Version};
 use smallvec::SmallVec;
 
 use super::answer::{self, Answer, Client};
-use super::headers::{self, Fields};
+use super::headers;
 use super::outcome::Outcome;
-use super::{After, Way};
+use super::{After, InFlight, Judged, UpgradedRequest, Way, judge_again};
 use crate::connection::{Connection, Door, Objection};
 use crate::http::count_judged;
 use crate::upstream::{Carried, ConnectError, InFlightGuard, Lease, Target, Warrant, application, select};
@@ -41,7 +41,7 @@ pub(crate) struct Upgraded {
     /// Where that is.
     pub(crate) target: Rc<Target>,
     /// The request that it was: by it the connection is judged again.
-    pub(crate) request: RequestHead,
+    pub(crate) request: UpgradedRequest,
 }
 
 /// How a try ended.
@@ -54,21 +54,18 @@ enum Tried {
     Objection(Objection),
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the one long step of a request; a struct would only rename them"
-)]
 pub(super) async fn forward<D: Client>(
     connection: &Connection,
-    engine: &Arc<Engine>,
+    judged: &Judged,
     down: &mut D,
     head: &RequestHead,
-    facts: &HttpFacts<'_, Fields<'_>>,
     way: Way<'_>,
     warrant: Warrant,
     outcome: &mut Outcome<'_>,
 ) -> After {
-    outcome.policy = warrant.rule(engine).map(|rule| connection.policy_text(rule));
+    outcome.policy = warrant
+        .rule(&judged.engine)
+        .map(|rule| connection.policy_text(rule));
     let route = match &way {
         Way::Mesh(_, route) => route.as_ref(),
         Way::Application(..) => None,
@@ -78,11 +75,16 @@ pub(super) async fn forward<D: Client>(
         .and_then(|limit| outcome.start.checked_add(limit));
     let mut watch = Watch {
         connection,
-        request: head,
-        facts,
-        engine: Arc::clone(engine),
-        seen: connection.worker.changes(),
+        request: InFlight {
+            head,
+            remote: outcome.remote,
+            route_is_for_people: route.is_some_and(|route| route.is_for_people),
+        },
+        judged,
+        engine: Arc::clone(&judged.engine),
+        seen: judged.seen,
     };
+    let original = head;
     let head = edited(head, route);
     let mut tried: SmallVec<[NamespacedName; 2]> = SmallVec::new();
     let mut failed = false;
@@ -115,7 +117,7 @@ pub(super) async fn forward<D: Client>(
             Tried::Objection(objection) => {
                 count_judged(connection, &objection);
                 let answer = match &objection {
-                    Objection::Denied(denied) => super::deny(outcome, denied),
+                    Objection::Denied(denied) => super::deny(outcome, &watch.engine, original, denied),
                     Objection::Untrusted(_) => Answer::untrusted(&objection),
                 };
                 return answer::give(down, outcome, answer).await;
@@ -161,6 +163,7 @@ pub(super) async fn forward<D: Client>(
     for edit in route.into_iter().flat_map(Forward::response_edits) {
         headers::edit(&mut response.headers, edit);
     }
+    outcome.add_response_fields(&mut response.headers);
     give_back(
         connection, &mut watch, down, target, lease, &response, deadline, outcome,
     )
@@ -238,7 +241,9 @@ async fn give_back<D: Client>(
                 && let AnyUpstream::Http1(up) = lease.up
             {
                 let (up, bytes) = up.into_upgraded();
-                let request = watch.request.clone();
+                let accepted = watch.judged.accepted.clone();
+                let request =
+                    UpgradedRequest::new(watch.request, accepted, Arc::clone(&watch.engine), watch.seen);
                 return After::Upgraded(Box::new(Upgraded {
                     up,
                     bytes,
@@ -256,7 +261,9 @@ async fn give_back<D: Client>(
         Err(Stopped::Objection(objection)) => {
             count_judged(connection, &objection);
             match &objection {
-                Objection::Denied(denied) => drop(super::deny(outcome, denied)),
+                Objection::Denied(denied) => {
+                    outcome.deny(&watch.engine, denied);
+                }
                 Objection::Untrusted(_) => outcome.details = objection.to_string().into(),
             }
         }
@@ -379,8 +386,8 @@ fn transport_failure(cause: &Cause) -> Option<String> {
 /// Judges a request again after each change.
 struct Watch<'a> {
     connection: &'a Connection,
-    request: &'a RequestHead,
-    facts: &'a HttpFacts<'a, Fields<'a>>,
+    request: InFlight<'a>,
+    judged: &'a Judged,
     engine: Arc<Engine>,
     seen: u64,
 }
@@ -417,9 +424,8 @@ impl Watch<'_> {
         self.seen = self.connection.worker.changes();
         self.connection.judge_trust()?;
         let new = self.connection.worker.engine();
-        match self.connection.door {
-            Door::Inbound { .. } | Door::Gateway { .. } => judge_again_http(&self.engine, &new, self.facts)?,
-            Door::Outbound => {}
+        if let Some(accepted) = &self.judged.accepted {
+            judge_again(self.connection, &self.request, accepted, &self.engine, &new)?;
         }
         self.engine = new;
         Ok(())

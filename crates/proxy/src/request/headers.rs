@@ -8,8 +8,8 @@ use crate::connection::{Connection, Door};
 
 const REQUEST_ID: &str = "x-request-id";
 const FORWARDED_CERTIFICATE: &str = "x-forwarded-client-cert";
-const FORWARDED_FOR: &str = "x-forwarded-for";
-const FORWARDED_PROTO: &str = "x-forwarded-proto";
+pub(super) const FORWARDED_FOR: &str = "x-forwarded-for";
+pub(super) const FORWARDED_PROTO: &str = "x-forwarded-proto";
 /// Says of an answer that a workload's own proxy gave it and the application got nothing of the request, which may then be
 /// sent to another endpoint. Only proxies hear of it.
 pub(crate) const UNSENT: &str = "x-bartizan-unsent";
@@ -22,6 +22,13 @@ pub(crate) struct Fields<'a>(pub(crate) &'a Headers);
 impl bartizan_decide::Headers for Fields<'_> {
     fn values<'h>(&'h self, name: &'h str) -> impl Iterator<Item = &'h [u8]> {
         self.0.get_all(name)
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        // Names are tokens.
+        self.0
+            .iter()
+            .filter_map(|(name, _)| std::str::from_utf8(name).ok())
     }
 }
 
@@ -51,7 +58,7 @@ pub(crate) fn prepare(connection: &Connection, head: &mut RequestHead) {
             extend(
                 headers,
                 FORWARDED_FOR,
-                connection.remote.ip().to_string().as_bytes(),
+                connection.client.ip().to_string().as_bytes(),
             );
             put(headers, FORWARDED_PROTO, b"http");
         }
@@ -99,7 +106,7 @@ pub(crate) fn is_grpc(headers: &Headers) -> bool {
     })
 }
 
-fn drop_fields(headers: &mut Headers, is_dropped: impl Fn(&[u8]) -> bool) {
+pub(super) fn drop_fields(headers: &mut Headers, is_dropped: impl Fn(&[u8]) -> bool) {
     // Most requests have none of them.
     if headers.iter().any(|(name, _)| is_dropped(name)) {
         headers.retain(|name, _| !is_dropped(name));
@@ -112,7 +119,7 @@ fn is_peer_metadata(name: &[u8]) -> bool {
 }
 
 /// Fields that only a proxy may set.
-fn is_a_proxys(name: &[u8]) -> bool {
+pub(super) fn is_a_proxys(name: &[u8]) -> bool {
     starts_with(name, b"x-")
         && (starts_with(name, b"x-envoy-")
             || starts_with(name, b"x-bartizan-")
@@ -121,7 +128,7 @@ fn is_a_proxys(name: &[u8]) -> bool {
 
 /// Whether an application may take `name` for `field`: those that name variables after fields (CGI, WSGI, Rack) make no
 /// difference between `_` and `-`.
-fn is_named(name: &[u8], field: &str) -> bool {
+pub(super) fn is_named(name: &[u8], field: &str) -> bool {
     name.len() == field.len() && starts_with(name, field.as_bytes())
 }
 

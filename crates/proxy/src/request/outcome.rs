@@ -1,23 +1,38 @@
 //! What became of one request: collected on its way, counted and logged once at its end, also when the request was dropped.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bartizan_decide::{CanonicalPath, Denied, Engine, canonical_path};
-use bartizan_mesh::PathRule;
-use bartizan_telemetry::{
-    AccessRecord, EdgeLabels, RequestDone, RequestProtocol, ResponseFlags, SecurityPolicy, Service, Workload,
-    families,
+use bartizan_decide::{
+    CanonicalPath, Denied, Engine, Marks, Permit, Reason, Unauthenticated, canonical_path,
 };
-use bartizan_types::DecisionId;
+use bartizan_mesh::{Action, PathRule, PolicyKind, PolicyName};
+use bartizan_telemetry::{
+    AccessRecord, DryRun, EdgeLabels, RequestDone, RequestProtocol, ResponseFlags, SecurityPolicy, Service,
+    Workload, families,
+};
+use bartizan_types::{DecisionId, NamespacedName, RuleId};
 use bartizan_wire::exchange::Counters;
-use bartizan_wire::head::RequestHead;
+use bartizan_wire::head::{Headers, RequestHead};
+use bytes::Bytes;
 
+use super::answer::Answer;
+use super::ask::says::Edit;
 use super::grpc::Messages;
 use crate::connection::{Connection, Door};
+use crate::tokens::Known;
 use crate::upstream::Target;
+
+/// What a decision leaves for the log beside its outcome.
+#[derive(Default)]
+struct Noted {
+    audited: Vec<String>,
+    /// Whether DENY policies in dry run decided, the rule, and whether it would pass.
+    shadow: Option<(Action, Option<String>, bool)>,
+}
 
 /// What became of one request.
 pub(crate) struct Outcome<'c> {
@@ -39,6 +54,22 @@ pub(crate) struct Outcome<'c> {
     pub(crate) allowed: Option<bool>,
     pub(crate) policy: Option<Rc<str>>,
     pub(crate) decision: Option<DecisionId>,
+    /// The client's address as the door believes it.
+    pub(crate) remote: IpAddr,
+    /// Whose token was accepted.
+    pub(crate) user: Option<Rc<Known>>,
+    /// Why a token was refused.
+    pub(crate) token_refused: Option<Box<str>>,
+    /// What an authorizer answered, as a JSON object.
+    pub(crate) authorizer: Option<String>,
+    /// What the client reads when policy follows an authorizer that refused.
+    pub(crate) authorizer_reply: Option<Box<Answer>>,
+    /// Fields that an authorizer adds to the response.
+    pub(crate) response_fields: Vec<Edit>,
+    /// What the decision leaves for the log.
+    marks: Option<Box<Noted>>,
+    /// The target as the client sent it, where it was changed.
+    sent_target: Option<Bytes>,
     pub(crate) attempts: u32,
     pub(crate) service_time: Option<Duration>,
     pub(crate) completed: bool,
@@ -66,6 +97,14 @@ impl<'c> Outcome<'c> {
             allowed: None,
             policy: None,
             decision: None,
+            remote: connection.client.ip(),
+            user: None,
+            token_refused: None,
+            authorizer: None,
+            authorizer_reply: None,
+            response_fields: Vec::new(),
+            marks: None,
+            sent_target: None,
             attempts: 0,
             service_time: None,
             completed: false,
@@ -74,16 +113,92 @@ impl<'c> Outcome<'c> {
         }
     }
 
+    /// It is judged by another engine than at its beginning.
+    pub(crate) fn judged_by(&mut self, engine: &Engine) {
+        self.version = engine.snapshot().version().0;
+        self.paths = engine.path_rule();
+    }
+
+    /// Gives the request another target; the log keeps the one that was sent.
+    pub(crate) fn retarget(&mut self, head: &mut RequestHead, target: Bytes) {
+        let sent = std::mem::replace(&mut head.target, target);
+        self.sent_target.get_or_insert(sent);
+    }
+
+    /// Policy has allowed it.
+    pub(crate) fn allow(&mut self, engine: &Engine, permit: &Permit) {
+        self.allowed = Some(true);
+        self.note(engine, permit.marks());
+    }
+
     /// Policy has denied it.
-    pub(crate) fn deny(&mut self, denied: &Denied) -> DecisionId {
+    pub(crate) fn deny(&mut self, engine: &Engine, denied: &Denied) -> DecisionId {
         let worker = &self.connection.worker;
         let id = worker.decision_id();
         self.decision = Some(id);
         self.allowed = Some(false);
         self.details = denied.to_string().into();
+        if let Reason::TokenRefused(why) = &denied.reason {
+            self.token_refused = Some(why.as_str().into());
+        }
         self.policy = denied.rule().map(|rule| self.connection.policy_text(rule));
         count_denied(self.connection, "http", denied);
+        self.note(engine, denied.marks());
         id
+    }
+
+    /// Its token was refused.
+    pub(crate) fn refuse_token(&mut self, unauthenticated: &Unauthenticated) -> DecisionId {
+        let id = self.connection.worker.decision_id();
+        self.decision = Some(id);
+        self.allowed = Some(false);
+        self.details = unauthenticated.to_string().into();
+        self.token_refused = Some(unauthenticated.why().into());
+        id
+    }
+
+    /// Fields that an authorizer adds to the response, once.
+    pub(crate) fn add_response_fields(&mut self, headers: &mut Headers) {
+        for edit in self.response_fields.drain(..) {
+            edit.apply(headers);
+        }
+    }
+
+    fn note(&mut self, engine: &Engine, marks: &Marks) {
+        if marks.audited.is_empty() && marks.shadow.is_none() {
+            return;
+        }
+        let worker = &self.connection.worker;
+        for rule in &marks.audited {
+            worker.count(
+                &families::POLICY_AUDITED,
+                &[
+                    rule.namespace.as_str(),
+                    rule.policy.as_str(),
+                    &rule.rule.to_string(),
+                ],
+            );
+        }
+        let shadow = marks.shadow.as_ref().map(|shadow| {
+            // Without a rule, no ALLOW rule has matched, or no DENY rule has and nothing else is asked for.
+            let action = match &shadow.rule {
+                Some(rule) => action_of(engine, rule),
+                None if shadow.allowed => Action::Deny,
+                None => Action::Allow,
+            };
+            let label = if action == Action::Deny { "deny" } else { "allow" };
+            let result = if shadow.allowed { "allowed" } else { "denied" };
+            worker.count(&families::POLICY_SHADOW, &[label, result]);
+            (
+                action,
+                shadow.rule.as_ref().map(ToString::to_string),
+                shadow.allowed,
+            )
+        });
+        self.marks = Some(Box::new(Noted {
+            audited: marks.audited.iter().map(ToString::to_string).collect(),
+            shadow,
+        }));
     }
 
     /// Counts and logs it.
@@ -145,7 +260,23 @@ impl<'c> Outcome<'c> {
     ) {
         let worker = &self.connection.worker;
         let Some(log) = &worker.log else { return };
-        let canonical = head.and_then(|head| other_form(&head.target, self.paths));
+        let sent = head.map(|head| self.sent_target.as_ref().unwrap_or(&head.target));
+        let canonical = sent.and_then(|target| other_form(target, self.paths));
+        let shown = sent.and_then(|target| worker.shared.keyring.without_tokens(target));
+        let user = self
+            .user
+            .as_ref()
+            .map(|known| known.said(worker.changes(), &worker.shared.keyring));
+        let noted = self.marks.as_deref();
+        let dry_run = |wanted: Action| {
+            noted
+                .and_then(|noted| noted.shadow.as_ref())
+                .filter(|(action, ..)| (*action == Action::Deny) == (wanted == Action::Deny))
+                .map(|(_, rule, allowed)| DryRun {
+                    policy: rule.as_deref(),
+                    allowed: *allowed,
+                })
+        };
         let header = |name| head.and_then(|head| head.headers.get(name));
         let own = worker.shared.identity.get().map(|identity| identity.id.as_str());
         let target = self.target.as_deref();
@@ -172,7 +303,7 @@ impl<'c> Outcome<'c> {
         };
         log.write(&AccessRecord {
             method: head.map(|head| head.method.as_str().as_bytes()),
-            path: head.map(|head| &head.target[..]),
+            path: shown.as_deref().or(sent.map(|target| &target[..])),
             canonical_path: canonical.as_ref().map(|path| path.as_str().as_bytes()),
             protocol: head.map(|head| version_text(head.version)),
             response_code: self.code,
@@ -205,6 +336,14 @@ impl<'c> Outcome<'c> {
             decision_id: self.decision,
             allowed: self.allowed,
             policy: self.policy.as_deref(),
+            remote_address: (self.remote != self.connection.remote.ip()).then_some(self.remote),
+            tls: self.connection.tls_record(),
+            request_auth: user.as_deref(),
+            request_auth_error: self.token_refused.as_deref(),
+            authorizer: self.authorizer.as_deref(),
+            audited: noted.map_or(&[], |noted| &noted.audited),
+            dry_run_allow: dry_run(Action::Allow),
+            dry_run_deny: dry_run(Action::Deny),
             config_version: self.version,
             attempts: self.attempts,
             ..AccessRecord::new(worker.wall_time(self.start), self.connection.door.reporter())
@@ -221,6 +360,19 @@ impl Drop for Outcome<'_> {
             self.tell(None, Counters::default());
         }
     }
+}
+
+/// What the policy of a rule does when it matches.
+fn action_of(engine: &Engine, rule: &RuleId) -> Action {
+    let name = NamespacedName {
+        namespace: rule.namespace.clone(),
+        name: rule.policy.clone(),
+    };
+    [PolicyKind::AuthorizationPolicy, PolicyKind::AccessRule]
+        .into_iter()
+        .find(|kind| *rule.kind == *kind.as_str())
+        .and_then(|kind| engine.snapshot().policy(&PolicyName { kind, name }))
+        .map_or(Action::Allow, |policy| policy.action)
 }
 
 /// The form of a path that policy has matched, where it is not the one that was sent.

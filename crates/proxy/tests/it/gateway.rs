@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bartizan_mesh::{
-    Action, Backend, HeaderEdit, Listener, MtlsMode, PathSelector, Policy, Resource, Route, RouteFilter,
-    RouteMatch, RouteRule, Transaction, View,
+    Action, Backend, HeaderEdit, Listener, MtlsMode, PathSelector, RemoteAddress, Resource, Route,
+    RouteFilter, RouteMatch, RouteRule, Transaction, View,
 };
 use bartizan_proxy::{Running, StaticConfig, StaticListener, StaticRole};
 use bartizan_types::{HostPattern, Name, Version};
 
 use crate::scene::{
     App, Client, PATIENCE, Plan, Scene, allow, echo_app, everything, free, get, id, is_end, metric, name,
-    port,
+    policy_name, policy_of, port,
 };
 
 struct Way {
@@ -82,16 +82,15 @@ fn way(methods: &[&str]) -> Way {
                 workload: name("edge/gate-0"),
                 identity: id("gate"),
                 labels: std::collections::BTreeMap::default(),
-                policies: vec![name("edge/gate")],
+                policies: vec![policy_name("edge/gate")],
+                authentications: Vec::new(),
+                is_for_people: false,
+                remote: RemoteAddress::default(),
                 mtls: MtlsMode::Strict,
                 inbound: Vec::new(),
                 gateway: Some(name("edge/gate")),
             }),
-            Resource::Policy(Policy {
-                name: name("edge/gate"),
-                action: Action::Allow,
-                rules: vec![open],
-            }),
+            policy_of("edge/gate", Action::Allow, vec![open]),
             Resource::Listener(Listener {
                 gateway: name("edge/gate"),
                 section: Name::parse("web").unwrap(),
@@ -103,6 +102,7 @@ fn way(methods: &[&str]) -> Way {
                 parents: vec![(name("edge/gate"), Name::parse("web").unwrap())],
                 hostnames: vec![HostPattern::parse("shop.example").unwrap()],
                 rules,
+                is_for_people: false,
             }),
         ]
         .map(Arc::new),
@@ -245,11 +245,7 @@ fn an_upgrade_ends_when_the_gateways_own_policy_denies_it() {
         open.from.clear();
         way.gateway.apply(&Transaction {
             version: Version(version),
-            upserts: vec![Resource::Policy(Policy {
-                name: name("edge/gate"),
-                action: Action::Allow,
-                rules: vec![open],
-            })],
+            upserts: vec![policy_of("edge/gate", Action::Allow, vec![open])],
             removals: Vec::new(),
         });
     };

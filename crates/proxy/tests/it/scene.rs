@@ -11,8 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bartizan_identity::{Authority, PrivateKey, Svid, TrustBundle};
 use bartizan_mesh::{
-    Action, Endpoint, Endpoints, InboundPort, Matcher, MtlsMode, Operation, PathRule, Policy, Profile,
-    Resource, Rule, Service, ServicePort, Settings, Source, Transaction, View, Workload,
+    Action, Endpoint, Endpoints, InboundPort, Matcher, MtlsMode, Operation, PathRule, Policy, PolicyKind,
+    PolicyName, Profile, RemoteAddress, Resource, Rule, Service, ServicePort, Settings, Source, Transaction,
+    View, Workload,
 };
 use bartizan_proxy::{Running, StaticConfig, StaticListener, StaticRole};
 use bartizan_types::{
@@ -259,16 +260,30 @@ pub fn allow(account: &str, methods: &[&str]) -> Rule {
                 ..Operation::default()
             }]
         },
-        when: Vec::new(),
+        ..Rule::default()
     }
 }
 
 pub fn policy(rules: Vec<Rule>) -> Resource {
+    policy_of("shop/cart", Action::Allow, rules)
+}
+
+pub fn policy_of(named: &str, action: Action, rules: Vec<Rule>) -> Resource {
     Resource::Policy(Policy {
-        name: name("shop/cart"),
-        action: Action::Allow,
+        kind: PolicyKind::AuthorizationPolicy,
+        name: name(named),
+        action,
+        provider: None,
+        dry_run: false,
         rules,
     })
+}
+
+pub fn policy_name(named: &str) -> PolicyName {
+    PolicyName {
+        kind: PolicyKind::AuthorizationPolicy,
+        name: name(named),
+    }
 }
 
 /// What a scene is made of.
@@ -427,7 +442,7 @@ pub fn everything(plan: &Plan, local: &str, outbound: SocketAddr, inbound: Socke
             trust_domain: TrustDomain::parse("cluster.local").unwrap(),
             root_namespace: Name::parse("istio-system").unwrap(),
             cluster_domain: Hostname::parse("cluster.local").unwrap(),
-            profile: Profile::ZeroTrust,
+            profile: Profile::zero_trust(),
             paths: PathRule::RefuseAmbiguous,
         }),
         Resource::Service(service),
@@ -467,10 +482,13 @@ pub fn view(plan: &Plan, local: &str, inbound: SocketAddr) -> Resource {
         identity: id(account),
         labels: BTreeMap::default(),
         policies: if account == "cart" {
-            vec![name("shop/cart")]
+            vec![policy_name("shop/cart")]
         } else {
             Vec::new()
         },
+        authentications: Vec::new(),
+        is_for_people: false,
+        remote: RemoteAddress::default(),
         mtls: plan.mtls,
         inbound: vec![InboundPort {
             port: port(inbound.port()),
@@ -493,5 +511,6 @@ fn workload(instance: &str, account: &str, address: &str) -> Resource {
         app: Some(account.to_owned()),
         version: None,
         hostname: None,
+        labels: BTreeMap::default(),
     })
 }

@@ -58,6 +58,10 @@ impl<'a> Value<'a> {
         matches!(self.node.kind, NodeKind::Map(_))
     }
 
+    pub(crate) fn is_text(self) -> bool {
+        matches!(&self.node.kind, NodeKind::Scalar(scalar) if scalar.kind == ScalarKind::Text)
+    }
+
     pub(crate) fn is_list(self) -> bool {
         matches!(self.node.kind, NodeKind::List(_))
     }

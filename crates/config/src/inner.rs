@@ -4,7 +4,8 @@
 use std::ops::Range;
 
 use crate::field::Value;
-use crate::node::{Node, NodeKind, parse};
+use crate::finding::codes;
+use crate::node::{Node, NodeKind, Quotes, parse};
 use crate::sink::Sink;
 use crate::source::{Position, SourceFile, Spot};
 
@@ -15,12 +16,13 @@ pub(crate) struct Inner {
 }
 
 impl Inner {
-    /// The places of `text`, whose scalar starts at `start` and whose source goes on as `source` does.
+    /// The places of `text`, whose scalar starts at `start` (the first character of a block, the quote of a quoted text) and
+    /// whose source goes on as `source` does.
     ///
     /// Blanks are folded, indented and escaped in ways that differ by style; all other characters stand in the source in
     /// the same order, so that those are counted.
-    fn new(text: &str, source: &str, start: Position) -> Self {
-        let mut cursor = Cursor::new(source, start);
+    fn new(text: &str, source: &str, start: Position, quotes: Quotes) -> Self {
+        let mut cursor = Cursor::new(source, start, quotes);
         let mut places = Vec::with_capacity(text.len() + 1);
         for (at, letter) in text.char_indices() {
             let place = if letter.is_whitespace() {
@@ -64,40 +66,23 @@ impl Inner {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Style {
-    /// Plain, literal and folded: characters stand for themselves.
-    Plain,
-    Single,
-    Double,
-}
-
 /// A place in the source of a scalar.
 struct Cursor<'a> {
     rest: &'a str,
     position: Position,
-    style: Style,
+    quotes: Quotes,
 }
 
 impl<'a> Cursor<'a> {
-    fn new(source: &'a str, position: Position) -> Self {
+    fn new(source: &'a str, position: Position, quotes: Quotes) -> Self {
         let mut cursor = Self {
             rest: source,
             position,
-            style: Style::Plain,
+            quotes,
         };
-        match source.chars().next() {
-            Some('\'') => cursor.style = Style::Single,
-            Some('"') => cursor.style = Style::Double,
-            Some('|' | '>') => {
-                while cursor.peek().is_some_and(|letter| !matches!(letter, '\n' | '\r')) {
-                    cursor.bump();
-                }
-                return cursor;
-            }
-            _ => return cursor,
+        if quotes != Quotes::None {
+            cursor.bump();
         }
-        cursor.bump();
         cursor
     }
 
@@ -132,13 +117,13 @@ impl<'a> Cursor<'a> {
     /// The next character as the text has it.
     fn next_letter(&mut self) -> Option<char> {
         let letter = self.bump()?;
-        match (self.style, letter) {
-            (Style::Single, '\'') => {
+        match (self.quotes, letter) {
+            (Quotes::Single, '\'') => {
                 self.bump();
                 Some('\'')
             }
-            (Style::Double, '\\') => self.escape(),
-            (Style::Single | Style::Double | Style::Plain, _) => Some(letter),
+            (Quotes::Double, '\\') => self.escape(),
+            (Quotes::Single | Quotes::Double | Quotes::None, _) => Some(letter),
         }
     }
 
@@ -160,11 +145,15 @@ impl<'a> Cursor<'a> {
     }
 }
 
-impl<'a> Value<'a> {
+impl Value<'_> {
     /// The places of this scalar's text; the text's own start where it is not a scalar.
     pub(crate) fn inner(self) -> Inner {
-        let node = self.node().spot.position;
-        Inner::new(self.raw().unwrap_or_default(), self.sink.text_from(node), node)
+        let start = self.node().spot.position;
+        let (text, quotes) = match &self.node().kind {
+            NodeKind::Scalar(scalar) => (&*scalar.text, scalar.quotes),
+            NodeKind::List(_) | NodeKind::Map(_) => ("", Quotes::None),
+        };
+        Inner::new(text, self.sink.text_from(start), start, quotes)
     }
 
     /// The text read as one document of YAML, every place of it in the file; `None` where there is nothing in it. What is
@@ -197,7 +186,7 @@ impl<'a> Value<'a> {
         }
         if roots.len() > 1 {
             self.error(
-                crate::finding::codes::BROKEN_YAML,
+                codes::BROKEN_YAML,
                 format!("`{}` has several documents; it is one", self.name),
             );
         }
@@ -250,41 +239,60 @@ impl Lines<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::Inner;
-    use crate::source::Position;
+    use crate::field::Value;
+    use crate::node::parse;
+    use crate::sink::Sink;
+    use crate::source::SourceFile;
 
-    /// The place of the first `@` of the text, in a source that starts at 10:5.
-    fn at(text: &str, source: &str) -> (u32, u32) {
-        let inner = Inner::new(text, source, Position { line: 10, column: 5 });
+    /// The place of the first `@` of the text that stands under `a`.
+    fn at(source: &str) -> (u32, u32, String) {
+        let file = SourceFile::new("f.yaml", source);
+        let sink = Sink::new(&file);
+        let roots = parse(source, &sink);
+        let value = Value::root(&roots[0].node, &sink).peek("a").expect("it is there");
+        let text = value.raw().expect("it is a text");
         let byte = text.find('@').expect("the text has one");
-        let position = inner.spot(byte..byte + 1).position;
-        (position.line, position.column)
+        let position = value.inner().spot(byte..byte + 1).position;
+        (position.line, position.column, text.to_owned())
     }
 
     #[test]
     fn characters_are_found_in_every_style() {
-        for (text, source, place) in [
-            ("a @", "a @", (10, 7)),
-            ("a b@", "a\n     b@", (11, 7)),
-            ("it's @", "'it''s @'", (10, 12)),
-            ("a \"@", r#""a \"@""#, (10, 10)),
-            ("a\tb@", r#""a\tb@""#, (10, 10)),
-            ("A@", r#""\x41@""#, (10, 10)),
-            ("ab@", "\"a\\\n   b@\"", (11, 5)),
-            ("a\n  b @\n", "| # why\n      a\n        b @\n", (12, 11)),
-            ("a\n\n@", "|-\r\n  a\r\n\r\n  @\r\n", (13, 3)),
-            ("a b@\n", ">\n  a\n  b@\n", (12, 4)),
-            ("ä@", "\"ä@\"", (10, 7)),
+        for (source, line, column, text) in [
+            ("a: b @", 1, 6, "b @"),
+            ("a: b\n     c@", 2, 7, "b c@"),
+            ("a: 'it''s @'", 1, 11, "it's @"),
+            ("a: 'b\n\n  c@'", 3, 4, "b\nc@"),
+            (r#"a: "b \"@""#, 1, 9, "b \"@"),
+            (r#"a: "b\tc@""#, 1, 9, "b\tc@"),
+            (r#"a: "\x41\u0042@""#, 1, 15, "AB@"),
+            ("a: \"b\\\n   c@\"", 2, 5, "bc@"),
+            ("a: | # why\n      b\n        c @\n", 3, 11, "b\n  c @\n"),
+            ("a: |-\r\n  b\r\n\r\n  @\r\n", 4, 3, "b\n\n@"),
+            ("a: |\n\n  @\n", 3, 3, "\n@\n"),
+            ("a: |2\n    b@\n", 2, 6, "  b@\n"),
+            // Characters that begin a text of another style.
+            ("a: |\n  \"b\" == '' @\n", 2, 13, "\"b\" == '' @\n"),
+            ("a: >-\n  'b''\n  c@\n", 3, 4, "'b'' c@"),
+            ("a: |\n  | b\n  > @\n", 3, 5, "| b\n> @\n"),
+            ("a: \"ä@\"", 1, 6, "ä@"),
+            ("b: &x 'c @'\na: *x", 1, 10, "c @"),
+            ("a: !!str 'c @'", 1, 13, "c @"),
+            (r#"{"a": "b \"\\@"}"#, 1, 14, "b \"\\@"),
         ] {
-            assert_eq!(at(text, source), place, "{source:?}");
+            assert_eq!(at(source), (line, column, text.to_owned()), "{source:?}");
         }
     }
 
     #[test]
     fn the_end_is_behind_the_last_character() {
-        let inner = Inner::new("a + ", "\"a + \"", Position { line: 1, column: 3 });
-        let spot = inner.spot(4..4);
-        assert_eq!((spot.position.column, spot.length), (7, 1));
-        assert_eq!(inner.spot(0..3).length, 3);
+        let file = SourceFile::new("f.yaml", "a: \"b + \"");
+        let sink = Sink::new(&file);
+        let roots = parse(&file.text, &sink);
+        let value = Value::root(&roots[0].node, &sink).peek("a").expect("it is there");
+        let spot = value.inner().spot(4..4);
+        assert_eq!((spot.position.column, spot.length), (8, 1));
+        assert_eq!(value.inner().spot(0..3).length, 3);
+        assert_eq!(value.inner().spot(90..99).position.line, 1);
     }
 }

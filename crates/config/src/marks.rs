@@ -73,8 +73,9 @@ fn metadata<'a>(document: &Fields<'a>) -> Option<Value<'a>> {
     document.get("metadata").filter(|value| value.is_map())
 }
 
+/// A label or annotation; that it is a text is checked with the others.
 fn entry<'a>(metadata: Value<'a>, list: &'static str, name: &'static str) -> Option<Value<'a>> {
-    metadata.peek(list)?.peek(name).filter(|value| !value.is_null())
+    metadata.peek(list)?.peek(name).filter(|value| value.is_text())
 }
 
 /// Where `metadata` belongs to.

@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use bartizan_types::calendar::days_from_civil;
 use bartizan_types::{Name, NameError};
 
 /// A DNS label: at most 63 of a-z, 0-9 and `-` (RFC 1123 §2.1), as namespaces and containers are named.
@@ -99,13 +100,7 @@ fn parse_timestamp(text: &str) -> Option<i64> {
     }
     let seconds =
         number(hour, 2, 0..=23)? * 3600 + number(minute, 2, 0..=59)? * 60 + number(second, 2, 0..=60)?;
-    // Days since 1970 of a date whose year begins in March, so that the leap day is the last.
-    let (year, month) = if month > 2 {
-        (year, month - 3)
-    } else {
-        (year - 1, month + 9)
-    };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1 - 719_468;
+    let days = days_from_civil(year, u8::try_from(month).ok()?, u8::try_from(day).ok()?);
     Some(days * 86_400 + seconds - offset)
 }
 
@@ -321,7 +316,7 @@ mod tests {
 
     #[test]
     fn durations_of_istio_are_seconds() {
-        assert_eq!(seconds("600s"), Ok(Duration::from_secs(600)));
+        assert_eq!(seconds("601s"), Ok(Duration::from_secs(601)));
         assert_eq!(seconds("0.25s"), Ok(Duration::from_millis(250)));
         for text in [
             "",

@@ -4,7 +4,7 @@ mod json;
 mod scalar;
 mod yaml;
 
-pub(crate) use scalar::{Scalar, ScalarKind};
+pub(crate) use scalar::{Quotes, Scalar, ScalarKind};
 pub(crate) use yaml::parse;
 
 use crate::source::Spot;

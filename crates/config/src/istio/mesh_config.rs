@@ -45,9 +45,9 @@ pub enum PathNormalization {
 /// The keys of the ConfigMap that lead to the configuration.
 const PATH: &[&str] = &["data", "mesh"];
 
-/// Reads `mesh` of a ConfigMap's `data`.
+/// Reads `mesh` of a ConfigMap's `data`; that its values are texts is checked with the other keys.
 pub(crate) fn read(data: Value<'_>, owner: &Owner<'_>) -> Option<MeshConfig> {
-    if let Some(networks) = data.peek("meshNetworks").filter(|value| !value.is_null()) {
+    if let Some(networks) = data.peek("meshNetworks").filter(|value| value.is_text()) {
         let node = networks.inner_yaml();
         let is_empty = node.as_ref().is_none_or(|node| {
             Value::below(node, networks)
@@ -58,7 +58,7 @@ pub(crate) fn read(data: Value<'_>, owner: &Owner<'_>) -> Option<MeshConfig> {
             networks.not_supported("`meshNetworks` is not supported yet: a mesh is one network");
         }
     }
-    let text = data.peek("mesh").filter(|value| !value.is_null())?;
+    let text = data.peek("mesh").filter(|value| value.is_text())?;
     let Some(node) = text.inner_yaml() else {
         return Some(MeshConfig::default());
     };

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -235,8 +236,7 @@ fn read_jwks(
         "{}/.well-known/openid-configuration",
         issuer.strip_suffix('/').unwrap_or(issuer)
     );
-    if let Err(problem) = names::http_uri(&uri) {
-        let _ = problem;
+    if names::http_uri(&uri).is_err() {
         value.error_help(
             codes::MISSING_FIELD,
             format!(
@@ -257,7 +257,11 @@ fn warn_of_plain_http(value: Value<'_>, uri: &str) {
         return;
     };
     let host = rest.split(['/', '?', ':']).next().unwrap_or_default();
-    let is_near = rest.starts_with("[::1]") || host == "localhost" || host.starts_with("127.");
+    let is_near = rest.starts_with("[::1]")
+        || host == "localhost"
+        || host
+            .parse::<Ipv4Addr>()
+            .is_ok_and(|address| address.is_loopback());
     if !is_near {
         value.warn(
             codes::UNSAFE,
@@ -278,7 +282,7 @@ fn read_headers(fields: &Fields<'_>) -> Vec<JwtHeader> {
                 .required("name")
                 .and_then(|value| value.parse(names::header_name));
             let prefix_value = fields.get("prefix");
-            let prefix = prefix_value.map(Value::text).unwrap_or(Some(""));
+            let prefix = prefix_value.map_or(Some(""), Value::text);
             if let (Some(value), Some(prefix)) = (prefix_value, prefix)
                 && prefix.ends_with(|c: char| c.is_ascii_alphanumeric())
             {
@@ -314,7 +318,12 @@ fn read_cookies(fields: &Fields<'_>) -> Vec<Arc<str>> {
     let mut seen = BTreeSet::new();
     let cookie = |value: Value<'_>| {
         // RFC 6265 §4.1.1: the name of a cookie is a token, in its own case.
-        let name = value.parse(|text| names::header_name(text).map(|_| Arc::<str>::from(text)))?;
+        let name = value.parse(|text| match names::header_name(text) {
+            Ok(_) => Ok(Arc::<str>::from(text)),
+            Err(_) => Err(format!(
+                "`{text}` is not the name of a cookie: letters, digits and !#$%&'*+-.^_`|~"
+            )),
+        })?;
         once(value, name, &mut seen)
     };
     let list = fields.get("fromCookies");

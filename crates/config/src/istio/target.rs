@@ -1,4 +1,4 @@
-//! Which workloads a policy is for: `selector`, `targetRef` and `targetRefs` (Istio PolicyTargetReference).
+//! Which workloads a policy is for: `selector`, `targetRef` and `targetRefs` (Istio `PolicyTargetReference`).
 
 use bartizan_types::{Name, Selector};
 

@@ -215,12 +215,13 @@ fn read_request(value: Value<'_>) -> Option<TestRequest> {
             .get("host")
             .and_then(|value| value.parse(names::header_value));
         let headers = fields.get("headers").map(read_headers).unwrap_or_default();
-        let claims = fields.get("claims").and_then(|value| match value.json()? {
-            serde_json::Value::Object(claims) => Some(claims),
-            _ => {
-                value.error(codes::WRONG_TYPE, "`claims` is a mapping of claims to values");
-                None
+        let claims = fields.get("claims").and_then(|value| {
+            let claims = value.json()?;
+            if let serde_json::Value::Object(claims) = claims {
+                return Some(claims);
             }
+            value.error(codes::WRONG_TYPE, "`claims` is a mapping of claims to values");
+            None
         });
         let address = |name: &'static str| {
             fields.get(name).and_then(|value| {

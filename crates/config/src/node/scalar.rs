@@ -9,6 +9,16 @@
 pub(crate) struct Scalar {
     pub(crate) text: Box<str>,
     pub(crate) kind: ScalarKind,
+    pub(crate) quotes: Quotes,
+}
+
+/// What stands around the text in the file. Its characters are written in another way between quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Quotes {
+    /// Plain, or a block.
+    None,
+    Single,
+    Double,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, Span, Tag};
 
-use super::{Entry, Node, NodeKind, Scalar, ScalarKind};
+use super::{Entry, Node, NodeKind, Quotes, Scalar, ScalarKind};
 use crate::finding::codes;
 use crate::sink::Sink;
 use crate::source::{Position, Spot};
@@ -193,7 +193,12 @@ impl<'s> Builder<'s> {
             Event::Scalar(text, style, anchor, tag) => {
                 let kind = self.scalar_kind(&text, style, tag.as_deref(), spot);
                 let text = text.into();
-                let kind = NodeKind::Scalar(Scalar { text, kind });
+                let quotes = match style {
+                    ScalarStyle::SingleQuoted => Quotes::Single,
+                    ScalarStyle::DoubleQuoted => Quotes::Double,
+                    ScalarStyle::Plain | ScalarStyle::Literal | ScalarStyle::Folded => Quotes::None,
+                };
+                let kind = NodeKind::Scalar(Scalar { text, kind, quotes });
                 return self.room(1, spot) && self.place(Node { spot, kind }, anchor);
             }
             Event::SequenceStart(_, anchor, tag) => {
@@ -248,7 +253,8 @@ impl<'s> Builder<'s> {
                         "the alias is inside of what it stands for",
                     );
                     let (text, kind) = (Box::default(), ScalarKind::Null);
-                    let kind = NodeKind::Scalar(Scalar { text, kind });
+                    let quotes = Quotes::None;
+                    let kind = NodeKind::Scalar(Scalar { text, kind, quotes });
                     return self.place(Node { spot, kind }, 0);
                 };
                 let (nodes, depth) = (anchored.nodes, anchored.depth);

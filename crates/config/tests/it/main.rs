@@ -3,3 +3,4 @@
 mod draw;
 mod examples;
 mod laws;
+mod values;

@@ -19,8 +19,8 @@ pub(super) fn read(value: Value<'_>) -> Option<Operation> {
                 );
             }
             let hosts = read_matcher(fields, "hosts", "notHosts", read_string);
-            warn_of_ports(fields, "hosts", &hosts.any);
-            warn_of_ports(fields, "notHosts", &hosts.none);
+            warn_of_ports(fields, "hosts");
+            warn_of_ports(fields, "notHosts");
             Some(Operation {
                 hosts,
                 ports: read_matcher(fields, "ports", "notPorts", read_port),
@@ -32,35 +32,34 @@ pub(super) fn read(value: Value<'_>) -> Option<Operation> {
 }
 
 /// A host is compared with its port text, so `example.com` alone lets `example.com:8080` through.
-fn warn_of_ports(fields: &Fields<'_>, name: &'static str, hosts: &[StringMatch]) {
-    let matches = |text: &str| hosts.iter().any(|host| host.matches_ignore_case(text));
-    for value in fields
-        .get(name)
-        .filter(|value| value.is_list())
-        .map(Value::items)
-        .unwrap_or_default()
-    {
-        let Some(text) = value.raw() else { continue };
-        let StringMatch::Exact(host) = StringMatch::parse(text) else {
-            continue;
-        };
-        let has_port = host.rsplit_once(':').is_some_and(|(head, port)| {
-            !head.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && !head.ends_with(':')
+fn warn_of_ports(fields: &Fields<'_>, name: &'static str) {
+    let values = fields.get(name).filter(|value| value.is_list());
+    let values = values.map(Value::items).unwrap_or_default();
+    let hosts: Vec<(Value<'_>, String)> = values
+        .into_iter()
+        .filter_map(|value| Some((value, value.raw()?.to_ascii_lowercase())))
+        .collect();
+    for (value, host) in &hosts {
+        let is_exact = !host.starts_with('*') && !host.ends_with('*') && !host.is_empty();
+        let names_port = host.rsplit_once(':').is_some_and(|(name, port)| {
+            port.bytes().all(|b| b.is_ascii_digit()) && !name.ends_with(':') && !port.is_empty()
         });
-        if host.is_empty() || has_port || matches(&format!("{host}:1")) && matches(&format!("{host}:65535")) {
+        let with_port = format!("{host}:");
+        let is_paired = hosts.iter().any(|(_, other)| {
+            other.starts_with(&with_port)
+                || other
+                    .strip_suffix('*')
+                    .is_some_and(|prefix| host.starts_with(prefix))
+        });
+        if !is_exact || names_port || is_paired || value.sink.is_full() {
             continue;
         }
+        let shown = value.sink.quoted(host);
+        let shown = shown.trim_matches('`');
         value.warn(
             codes::POINTLESS_RULE,
-            format!(
-                "{} does not match a request that names its port, such as `{}:8080`",
-                value.sink.quoted(text),
-                value.sink.quoted(text).trim_matches('`')
-            ),
-            format!(
-                "write both: [\"{0}\", \"{0}:*\"]",
-                value.sink.quoted(text).trim_matches('`')
-            ),
+            format!("`{shown}` does not match a request that names its port, such as `{shown}:8080`"),
+            format!("write both: [\"{shown}\", \"{shown}:*\"]"),
         );
     }
 }

@@ -81,7 +81,7 @@ pub struct HttpAuthorizer {
 
 /// Bytes of a body that a proxy holds while it asks.
 const MOST_BODY_BYTES: u32 = 16 * 1024 * 1024;
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(3600);
+const LONGEST_TIMEOUT: Duration = Duration::from_hours(1);
 
 /// Providers of other things than authorization.
 const LATER: &[&str] = &[

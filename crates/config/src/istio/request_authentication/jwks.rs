@@ -33,6 +33,7 @@ pub(super) fn read(value: Value<'_>) -> Option<Arc<str>> {
     };
     let mut ids = BTreeSet::new();
     let mut usable = 0;
+    let errors = value.sink.errors();
     for (number, key) in keys.iter().enumerate() {
         let id = key.get("kid").and_then(Json::as_str);
         let key_name = match id {
@@ -50,7 +51,7 @@ pub(super) fn read(value: Value<'_>) -> Option<Arc<str>> {
             usable += 1;
         }
     }
-    if usable == 0 {
+    if usable == 0 && value.sink.errors() == errors {
         value.warn(
             codes::POINTLESS_RULE,
             "`jwks` has no key that can check a token, so every token is refused",
@@ -68,6 +69,8 @@ fn check(value: Value<'_>, key: &Json, name: &str) -> bool {
         Some("EC") => &["crv", "x", "y"],
         Some("OKP") => &["crv", "x"],
         Some("oct") => {
+            // Without the line, which may hold the secret.
+            value.sink.hide_values(true);
             value.error_help(
                 codes::UNSAFE,
                 format!(
@@ -75,6 +78,7 @@ fn check(value: Value<'_>, key: &Json, name: &str) -> bool {
                 ),
                 "let the issuer sign with RSA, ECDSA or Ed25519, and write the public key here",
             );
+            value.sink.hide_values(false);
             return false;
         }
         Some(other) => {
@@ -98,6 +102,7 @@ fn check(value: Value<'_>, key: &Json, name: &str) -> bool {
         return false;
     }
     if ["d", "p", "q"].iter().any(|member| key.get(member).is_some()) {
+        value.sink.hide_values(true);
         value.warn(
             codes::UNSAFE,
             format!(
@@ -105,6 +110,7 @@ fn check(value: Value<'_>, key: &Json, name: &str) -> bool {
             ),
             "take `d`, `p`, `q`, `dp`, `dq` and `qi` out, and let the issuer use a new key",
         );
+        value.sink.hide_values(false);
     }
     true
 }

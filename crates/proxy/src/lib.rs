@@ -44,4 +44,7 @@ pub use bootstrap::{
     Bootstrap, BootstrapError, Descriptors, GatewayDescriptor, OneTimeSecret, StaticConfig, StaticListener,
     StaticRole,
 };
+/// What external authorizers' answers mean; public for the fuzz target alone.
+#[doc(hidden)]
+pub use request::ask::says as authorizer;
 pub use run::{ProxyError, Running, run, run_static};

@@ -3,7 +3,7 @@
 //! No rules are here: `decide` has them all. What it says is carried out and told to telemetry.
 
 mod answer;
-mod ask;
+pub(crate) mod ask;
 mod authenticate;
 mod forward;
 pub(crate) mod grpc;

@@ -12,7 +12,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bartizan_decide::{
-    Denied, Destination, Engine, Failure, Permit, Refusal, Retry, Verdict, authorize_tcp,
+    Denied, Destination, Engine, Failure, Permit, Reason, Refusal, Retry, Verdict, authorize_tcp,
     authorize_tcp_after, outbound, retry,
 };
 use bartizan_telemetry::{AccessRecord, Edge, EdgeLabels, ResponseFlags, SecurityPolicy, families};
@@ -262,6 +262,9 @@ impl<'c> Outcome<'c> {
         self.allowed = Some(false);
         self.details = Some(denied.to_string().into());
         self.policy = denied.rule().map(|rule| self.connection.policy_text(rule));
+        if let Reason::AuthorizerDenied { .. } | Reason::AuthorizerSilent { .. } = denied.reason {
+            self.flags |= ResponseFlags::UAEX;
+        }
         count_denied(self.connection, "tcp", denied);
     }
 

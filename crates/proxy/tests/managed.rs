@@ -20,9 +20,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use bartizan_identity::jwt::{Algorithm, SigningKey, generate_key};
 use bartizan_identity::{Authority, Proof, TrustBundle, hello_transcript};
 use bartizan_mesh::{
-    MtlsMode, PathRule, Policy, Profile, Resource, Service, ServicePort, Settings, View, wire_format,
+    JwtRule, KeySet, KeySource, MtlsMode, PathRule, Policy, PolicyKind, PolicyName, Profile, RemoteAddress,
+    RequestAuthentication, Resource, Service, ServicePort, Settings, TokenLocation, View, wire_format,
 };
 use bartizan_proto::v1alpha1 as proto;
 use bartizan_proxy::{Bootstrap, Descriptors, GatewayDescriptor, OneTimeSecret, run};
@@ -233,7 +235,7 @@ fn resources() -> Vec<Resource> {
             trust_domain: TrustDomain::parse("cluster.local").unwrap(),
             root_namespace: Name::parse("istio-system").unwrap(),
             cluster_domain: Hostname::parse("cluster.local").unwrap(),
-            profile: Profile::ZeroTrust,
+            profile: Profile::zero_trust(),
             paths: PathRule::RefuseAmbiguous,
         }),
         Resource::Service(Service {
@@ -252,15 +254,71 @@ fn resources() -> Vec<Resource> {
             workload: NamespacedName::parse("edge/gate-0").unwrap(),
             identity: SpiffeId::parse("spiffe://cluster.local/ns/edge/sa/gate").unwrap(),
             labels: BTreeMap::default(),
-            policies: vec![NamespacedName::parse("edge/gate").unwrap()],
+            policies: vec![policy_name()],
+            authentications: Vec::new(),
+            is_for_people: false,
+            remote: RemoteAddress::default(),
             mtls: MtlsMode::Strict,
             inbound: Vec::new(),
             gateway: Some(NamespacedName::parse("edge/gate").unwrap()),
         }),
-        Resource::Policy(Policy::deny_everything(
-            NamespacedName::parse("edge/gate").unwrap(),
-        )),
+        Resource::Policy(Policy::deny_everything(policy_name())),
     ]
+}
+
+fn policy_name() -> PolicyName {
+    PolicyName {
+        kind: PolicyKind::AuthorizationPolicy,
+        name: NamespacedName::parse("edge/gate").unwrap(),
+    }
+}
+
+const KEYS: &str = "jwks/https://issuer.example/keys";
+
+/// The gateway takes tokens of one issuer.
+fn with_users() -> Vec<Resource> {
+    let mut resources = resources();
+    for resource in &mut resources {
+        if let Resource::View(view) = resource {
+            view.authentications = vec![NamespacedName::parse("edge/users").unwrap()];
+        }
+    }
+    resources.push(Resource::RequestAuthentication(RequestAuthentication {
+        name: NamespacedName::parse("edge/users").unwrap(),
+        rules: vec![JwtRule {
+            issuer: Some("https://issuer.example".into()),
+            audiences: Vec::new(),
+            keys: KeySource::Fetched(KEYS.into()),
+            locations: vec![TokenLocation::Header {
+                name: "authorization".into(),
+                prefix: "Bearer ".into(),
+            }],
+            forward_original_token: false,
+            output_payload_to_header: None,
+            output_claims: Vec::new(),
+            space_delimited_claims: Vec::new(),
+        }],
+        is_unreadable: false,
+    }));
+    resources
+}
+
+fn keys(key: &SigningKey, fetched_at: i64) -> Resource {
+    Resource::KeySet(KeySet {
+        name: KEYS.into(),
+        source: "https://issuer.example/keys".into(),
+        jwks: Some(key.to_public_jwks().unwrap().into()),
+        fetched_at,
+    })
+}
+
+fn token(key: &SigningKey) -> String {
+    let claims = serde_json::json!({
+        "iss": "https://issuer.example",
+        "sub": "anna",
+        "exp": SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 600,
+    });
+    key.sign(&serde_json::Map::new(), &claims).unwrap()
 }
 
 /// What the supervisor keeps.
@@ -349,11 +407,14 @@ impl Kept {
 
     /// The status that somebody outside gets.
     fn knock(&self) -> String {
+        self.knock_with("")
+    }
+
+    fn knock_with(&self, fields: &str) -> String {
         let mut stream = TcpStream::connect(self.gateway.local_addr().unwrap()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream
-            .write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n")
-            .unwrap();
+        let request = format!("GET / HTTP/1.1\r\nhost: shop\r\n{fields}connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         text.lines().next().unwrap_or_default().to_owned()
@@ -458,6 +519,8 @@ fn a_proxy_lives_and_its_successor_needs_no_control_plane() {
     let whole = std::fs::read_to_string(kept.directory.join("snapshots/edge/gate-0.json")).unwrap();
     assert!(whole.contains("\"version\":7"), "{whole}");
 
+    a_new_key_is_asked_for(&kept, &control);
+
     // Its SVID lives six seconds: it is renewed with a proof of the present one.
     until("it renews", || {
         control.signed.lock().unwrap().contains(&"possession")
@@ -505,7 +568,72 @@ fn a_proxy_lives_and_its_successor_needs_no_control_plane() {
     );
     terminate(proxy);
     let log = std::fs::read_to_string(kept.directory.join("logs/edge/access.jsonl")).unwrap();
-    assert_eq!(log.lines().count(), 2, "{log}");
+    assert_eq!(log.lines().count(), 2 + 14, "{log}");
+    assert!(!log.contains("eyJ"), "{log}");
+}
+
+/// A token of a key that the issuer has only begun to use waits until the control plane has told of it; with a key that
+/// nobody has, it is refused.
+fn a_new_key_is_asked_for(kept: &Kept, control: &Control) {
+    let (old, new) = (
+        generate_key(Algorithm::Es256).unwrap(),
+        generate_key(Algorithm::Es256).unwrap(),
+    );
+    let mut users = with_users();
+    users.push(keys(&old, 100));
+    control.send.send(transaction(10, &users)).unwrap();
+    until("it acknowledges", || control.acknowledged(10));
+    let bearer = |key| format!("authorization: Bearer {}\r\n", token(key));
+    assert_eq!(kept.knock_with(&bearer(&old)), "HTTP/1.1 403 Forbidden");
+    std::thread::scope(|threads| {
+        let waiting: Vec<_> = (0..3)
+            .map(|_| threads.spawn(|| kept.knock_with(&bearer(&new))))
+            .collect();
+        until("it asks", || !asked(control).is_empty());
+        control.send.send(transaction(11, &[keys(&new, 101)])).unwrap();
+        for waiting in waiting {
+            assert_eq!(waiting.join().unwrap(), "HTTP/1.1 403 Forbidden");
+        }
+    });
+    assert_eq!(
+        asked(control),
+        [new.key_id().unwrap()],
+        "all waited for one answer"
+    );
+    // The old key is gone, and fetching again does not bring it back.
+    std::thread::scope(|threads| {
+        let refused = threads.spawn(|| kept.knock_with(&bearer(&old)));
+        until("it asks", || asked(control).len() == 2);
+        control.send.send(transaction(12, &[keys(&new, 102)])).unwrap();
+        assert_eq!(refused.join().unwrap(), "HTTP/1.1 401 Unauthorized");
+    });
+    // Whoever makes up keys while the answer is owed causes no more questions.
+    let made_up: Vec<_> = (0..8).map(|_| generate_key(Algorithm::Es256).unwrap()).collect();
+    std::thread::scope(|threads| {
+        for key in &made_up {
+            threads.spawn(|| assert_eq!(kept.knock_with(&bearer(key)), "HTTP/1.1 401 Unauthorized"));
+        }
+    });
+    assert!(asked(control).len() <= 3, "{:?}", asked(control));
+    assert_eq!(kept.knock_with(&bearer(&new)), "HTTP/1.1 403 Forbidden");
+    control.send.send(transaction(9, &resources())).unwrap();
+    until("it has the old version again", || {
+        kept.ask("GET", "/config").unwrap().contains("\"version\":9")
+    });
+}
+
+/// The keys that the proxy has asked for.
+fn asked(control: &Control) -> Vec<String> {
+    let said = control.said.lock().unwrap();
+    said.iter()
+        .filter_map(|said| match &said.kind {
+            Some(proto::proxy_message::Kind::UnknownKey(unknown)) => {
+                assert_eq!(unknown.key_set, KEYS);
+                Some(unknown.kid.clone())
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 fn verify(hello: &proto::Hello, bundle: &TrustBundle) {

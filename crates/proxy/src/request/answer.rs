@@ -270,16 +270,16 @@ pub(crate) async fn give<D: Client>(down: &mut D, outcome: &mut Outcome<'_>, ans
         let _ = headers.append("content-type", b"application/grpc");
         let _ = headers.append("grpc-status", grpc_status(answer.status).as_bytes());
         let _ = headers.append("grpc-message", percent(&answer.body).as_bytes());
-    } else {
-        let _ = headers.append("content-type", b"text/plain");
     }
     for (name, value) in &answer.headers {
-        // What an authorizer has sent and cannot be said is left out.
-        if headers.contains(name) && !outcome.is_grpc {
-            let _ = headers.set(name, value);
-        } else {
-            let _ = headers.append(name, value);
+        if is_of_grpc(outcome.is_grpc, name) {
+            continue;
         }
+        // What an authorizer has sent and cannot be said is left out.
+        let _ = headers.append(name, value);
+    }
+    if !headers.contains("content-type") {
+        let _ = headers.append("content-type", b"text/plain");
     }
     outcome.add_response_fields(headers);
     if let Some(id) = answer.decision {
@@ -308,6 +308,14 @@ pub(crate) async fn give<D: Client>(down: &mut D, outcome: &mut Outcome<'_>, ans
             After::Abort
         }
     }
+}
+
+/// Whether a gRPC answer has the field already, and only once.
+fn is_of_grpc(is_grpc: bool, name: &str) -> bool {
+    is_grpc
+        && ["content-type", "content-encoding", "grpc-status", "grpc-message"]
+            .iter()
+            .any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// The gRPC status for an HTTP status ("HTTP to gRPC Status Code Mapping").

@@ -9,7 +9,7 @@ pub mod says;
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -86,12 +86,8 @@ pub(crate) async fn ask<D: Client>(
     };
     let begun = Instant::now();
     let answer = {
-        let mut asking = pin!(consult(
-            connection,
-            engine,
-            provider,
-            Some((&*head, excerpt.as_ref()))
-        ));
+        let question = Some((&*head, excerpt.as_ref()));
+        let mut asking = pin!(consult(connection, engine, provider, outcome.remote, question));
         poll_fn(|cx| match asking.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
             // Who has gone needs no answer, and the authorizer need not look for one.
@@ -105,7 +101,10 @@ pub(crate) async fn ask<D: Client>(
     outcome.authorizer = Some(note(connection, provider, begun, &answer));
     Answered::Says(match answer {
         Ok(Said::Allowed(changes)) => {
-            changes.apply(head);
+            changes.apply(&mut head.headers);
+            if let Some(target) = changes.target(&head.target) {
+                outcome.retarget(head, target);
+            }
             outcome.response_fields.extend(changes.response);
             AuthorizerSays::Allowed
         }
@@ -114,7 +113,9 @@ pub(crate) async fn ask<D: Client>(
             AuthorizerSays::Denied
         }
         Err(_) => {
-            outcome.flags |= ResponseFlags::UAEX;
+            if !provider.fail_open {
+                outcome.flags |= ResponseFlags::UAEX;
+            }
             AuthorizerSays::NoAnswer
         }
     })
@@ -124,7 +125,7 @@ pub(crate) async fn ask<D: Client>(
 pub(crate) async fn ask_tcp(connection: &Connection, engine: &Engine, ask: &Ask) -> (AuthorizerSays, String) {
     let provider = &*ask.provider;
     let begun = Instant::now();
-    let answer = consult(connection, engine, provider, None).await;
+    let answer = consult(connection, engine, provider, connection.client.ip(), None).await;
     let says = match &answer {
         Ok(Said::Allowed(_)) => AuthorizerSays::Allowed,
         Ok(Said::Denied(_)) => AuthorizerSays::Denied,
@@ -194,11 +195,12 @@ async fn consult(
     connection: &Connection,
     engine: &Engine,
     provider: &Provider,
+    client: IpAddr,
     request: Option<(&RequestHead, Option<&Excerpt>)>,
 ) -> Result<Said, Silence> {
     let _turn = Turn::begin().ok_or(Silence::Busy)?;
     let limit = Duration::from_millis(provider.timeout_ms);
-    match tokio::time::timeout(limit, put(connection, engine, provider, request, limit)).await {
+    match tokio::time::timeout(limit, put(connection, engine, provider, client, request, limit)).await {
         Ok(said) => said,
         Err(_) => Err(Silence::Late(limit)),
     }
@@ -208,6 +210,7 @@ async fn put(
     connection: &Connection,
     engine: &Engine,
     provider: &Provider,
+    client: IpAddr,
     request: Option<(&RequestHead, Option<&Excerpt>)>,
     limit: Duration,
 ) -> Result<Said, Silence> {
@@ -236,7 +239,7 @@ async fn put(
         // `decide` asks no HTTP authorizer about bytes.
         (ProviderProtocol::Http(_), None) => Err(Silence::NoTarget),
         (ProviderProtocol::Grpc, request) => {
-            let check = grpc_check(connection, service, provider, request, limit);
+            let check = grpc_check(connection, service, provider, client, request, limit);
             let reply = call(connection, engine, &destination, Carried::Http2, &check).await?;
             reply.grpc_status()?;
             let message = says::grpc_message(&reply.body)?;
@@ -249,24 +252,24 @@ fn grpc_check(
     connection: &Connection,
     service: &Service,
     provider: &Provider,
+    client: IpAddr,
     request: Option<(&RequestHead, Option<&Excerpt>)>,
     limit: Duration,
 ) -> Check {
-    let facts = connection.facts();
     let own = connection.worker.shared.identity.get();
     // Behind a proxy only the client's address is known, not its port.
-    let port = if facts.remote == facts.source {
-        connection.remote.port()
+    let port = if client == connection.client.ip() {
+        connection.client.port()
     } else {
         0
     };
     let ends = Ends {
         source: End {
-            address: SocketAddr::new(facts.remote, port),
+            address: SocketAddr::new(client, port),
             identity: connection.peer.identity(),
         },
         destination: End {
-            address: facts.destination,
+            address: connection.facts().destination,
             identity: own.map(|identity| &identity.id),
         },
         sni: connection.sni.as_deref(),

@@ -191,11 +191,14 @@ fn hash(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bartizan_mesh::{Policy, Resource, wire_format};
+    use bartizan_mesh::{Policy, PolicyKind, PolicyName, Resource, wire_format};
     use bartizan_types::NamespacedName;
 
     fn change(version: u64, policy: &str) -> proto::Transaction {
-        let policy = Policy::deny_everything(NamespacedName::parse(policy).unwrap());
+        let policy = Policy::deny_everything(PolicyName {
+            kind: PolicyKind::AuthorizationPolicy,
+            name: NamespacedName::parse(policy).unwrap(),
+        });
         let encoded = wire_format::encode(&Resource::Policy(policy));
         proto::Transaction {
             version,

@@ -11,7 +11,7 @@ use bartizan_proto::ext_authz::{
     CheckResponse, DeniedHttpResponse, HeaderValueOption, OkHttpResponse, QueryParameter,
 };
 use bartizan_types::StringMatch;
-use bartizan_wire::head::{Headers, RequestHead};
+use bartizan_wire::head::Headers;
 use bytes::Bytes;
 use http::StatusCode;
 use prost::Message as _;
@@ -201,21 +201,21 @@ pub fn grpc_message(body: &Bytes) -> Result<Bytes, Unusable> {
 }
 
 impl Changes {
-    /// Makes the request what the authorizer wants.
-    pub fn apply(&self, head: &mut RequestHead) {
+    /// Makes the request's fields what the authorizer wants.
+    pub fn apply(&self, headers: &mut Headers) {
         for name in &self.remove {
-            head.headers.remove(name);
+            headers.remove(name);
         }
         for edit in &self.request {
-            edit.apply(&mut head.headers);
-        }
-        if !(self.set_query.is_empty() && self.remove_query.is_empty()) {
-            head.target = self.target(&head.target);
+            edit.apply(headers);
         }
     }
 
-    /// The target with another query.
-    fn target(&self, target: &[u8]) -> Bytes {
+    /// The target with the query that the authorizer wants, where it wants another.
+    pub fn target(&self, target: &[u8]) -> Option<Bytes> {
+        if self.set_query.is_empty() && self.remove_query.is_empty() {
+            return None;
+        }
         let mut halves = target.splitn(2, |byte| *byte == b'?');
         let path = halves.next().unwrap_or_default();
         let is_kept = |part: &&[u8]| {
@@ -233,11 +233,11 @@ impl Changes {
             .iter()
             .map(|(name, value)| format!("{name}={value}").into_bytes());
         let all: Vec<Vec<u8>> = parts.filter(is_kept).map(<[u8]>::to_vec).chain(set).collect();
-        if all.is_empty() {
+        Some(if all.is_empty() {
             Bytes::copy_from_slice(path)
         } else {
             [path, b"?", &all.join(&b'&')].concat().into()
-        }
+        })
     }
 
     fn bounded(self) -> Result<Self, Unusable> {

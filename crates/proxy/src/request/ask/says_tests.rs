@@ -1,4 +1,5 @@
 use bartizan_proto::ext_authz::{BoolValue, HeaderValue, HttpStatus, Status};
+use bartizan_wire::head::RequestHead;
 use http::Method;
 use proptest::prelude::*;
 
@@ -55,6 +56,13 @@ fn request(target: &str, headers: &[(&str, &str)]) -> RequestHead {
     let mut head = RequestHead::new(Method::GET, Bytes::copy_from_slice(target.as_bytes()));
     head.headers = fields(headers);
     head
+}
+
+fn apply(changes: &Changes, head: &mut RequestHead) {
+    changes.apply(&mut head.headers);
+    if let Some(target) = changes.target(&head.target) {
+        head.target = target;
+    }
 }
 
 #[test]
@@ -151,7 +159,7 @@ fn a_yes_changes_what_is_listed_and_nothing_of_proxies() {
             ("x-forwarded-client-cert", "URI=spiffe://true"),
         ],
     );
-    changes.apply(&mut head);
+    apply(&changes, &mut head);
     assert_eq!(
         texts(&head.headers),
         [
@@ -273,7 +281,7 @@ fn grpc_changes_are_made_as_each_option_says() {
     ];
     let mut head = request("/", &old.map(|name| (name, "old")));
     head.headers.append("host", b"shop").unwrap();
-    changes.apply(&mut head);
+    apply(&changes, &mut head);
     let all = |name| -> Vec<&[u8]> { head.headers.get_all(name).collect() };
     for name in ["x-set", "x-false", "x-absent", "x-over", "x-present"] {
         assert_eq!(all(name), [b"new"], "{name}");
@@ -374,7 +382,7 @@ fn query_parameters_are_set_and_removed_also_where_they_hide() {
             ..OkHttpResponse::default()
         }));
         let mut head = request(target, &[]);
-        changes.apply(&mut head);
+        apply(&changes, &mut head);
         assert_eq!(String::from_utf8_lossy(&head.target), expected, "{target}");
     }
     for (key, value) in [
@@ -399,7 +407,7 @@ fn query_parameters_are_set_and_removed_also_where_they_hide() {
         ..Changes::default()
     };
     let mut head = request("/p?a=1", &[]);
-    only_removal.apply(&mut head);
+    apply(&only_removal, &mut head);
     assert_eq!(&head.target[..], b"/p");
 }
 
@@ -425,7 +433,7 @@ proptest! {
     fn no_bytes_make_a_yes_that_forges(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(Said::Allowed(changes)) = over_grpc(&bytes) {
             let mut head = request("/a?b=c", &[("host", "shop"), ("x-forwarded-client-cert", "true")]);
-            changes.apply(&mut head);
+            apply(&changes, &mut head);
             prop_assert_eq!(head.path(), b"/a");
             prop_assert_eq!(head.authority(), b"shop");
             prop_assert_eq!(head.headers.get("x-forwarded-client-cert"), Some(&b"true"[..]));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::field::{Fields, Value};
-use crate::finding::codes;
+use crate::finding::{Severity, codes};
 use crate::istio::Action;
 use crate::istio::authorization_policy::MOST_RULES;
 use crate::istio::target::{PolicyTarget, read_target};
@@ -28,6 +28,18 @@ pub struct AccessRule {
 pub struct AccessRuleRule {
     /// `when`: an expression (Common Expression Language) that is true or false; it parses and its types are right.
     pub when: Arc<str>,
+    /// The attributes that the expression names, by their dotted names (`source.labels`), in order.
+    pub attributes: Vec<Arc<str>>,
+}
+
+impl AccessRuleRule {
+    /// Whether the expression names this attribute, or one of this object: `uses("request")`, `uses("source.labels")`.
+    pub fn uses(&self, path: &str) -> bool {
+        self.attributes.iter().any(|used| {
+            used.strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
+    }
 }
 
 pub(crate) fn read(fields: &Fields<'_>) -> Option<AccessRule> {
@@ -55,6 +67,9 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<AccessRule> {
     })
 }
 
+/// What is told about one expression.
+const MOST_PROBLEMS: usize = 20;
+
 fn read_rule(value: Value<'_>) -> Option<AccessRuleRule> {
     value.map(|fields| {
         let when = fields.required("when")?;
@@ -63,6 +78,26 @@ fn read_rule(value: Value<'_>) -> Option<AccessRuleRule> {
             when.error(codes::EMPTY, "`when` has no expression");
             return None;
         }
-        Some(AccessRuleRule { when: text.into() })
+        match bartizan_cel::check(text, bartizan_cel::Environment::access_rule()) {
+            Ok(program) => Some(AccessRuleRule {
+                when: text.into(),
+                attributes: program.attributes().map(Arc::from).collect(),
+            }),
+            Err(problems) => {
+                let inner = when.inner();
+                for problem in problems.into_iter().take(MOST_PROBLEMS) {
+                    let spot = inner.spot(problem.range);
+                    when.sink.push(
+                        Severity::Error,
+                        codes::EXPRESSION,
+                        spot,
+                        problem.what,
+                        None,
+                        problem.help,
+                    );
+                }
+                None
+            }
+        }
     })
 }

@@ -7,6 +7,7 @@ use bartizan_config::{Reading, SourceFile, read};
 use proptest::prelude::*;
 
 const TABLES: &[&str] = &[
+    include_str!("../../../../cases/config/access_rule.yaml"),
     include_str!("../../../../cases/config/authorization_policy.yaml"),
     include_str!("../../../../cases/config/gateway_api.yaml"),
     include_str!("../../../../cases/config/kinds.yaml"),

@@ -411,3 +411,37 @@ spec: {never: {from: {notNamespaces: [a], serviceAccounts: [a/b]}, request: {met
     assert_eq!(request.methods, [StringMatch::parse("GET")]);
     assert_eq!(request.paths.len(), 1);
 }
+
+#[test]
+fn access_rules_say_what_they_speak_of() {
+    let document = document(
+        r#"
+apiVersion: bartizan.dev/v1alpha1
+kind: AccessRule
+metadata: {name: hours, namespace: a, annotations: {istio.io/dry-run: "true"}}
+spec:
+  selector: {matchLabels: {app: x}}
+  action: DENY
+  rules:
+    - when: now.getHours() < 6 && source.labels["tier"] != "batch"
+    - when: request.method == "POST" || auth.claims["level"] >= 3
+"#,
+    );
+    let Resource::AccessRule(read) = &document.resource else {
+        panic!("{:?}", document.resource)
+    };
+    assert!(read.dry_run);
+    assert_eq!(read.action, Action::Deny);
+    assert!(matches!(&read.target, PolicyTarget::Selector(selector) if !selector.is_empty()));
+    let [hours, post] = read.rules.as_slice() else {
+        panic!("{:?}", read.rules)
+    };
+    assert_eq!(
+        &*hours.when,
+        r#"now.getHours() < 6 && source.labels["tier"] != "batch""#
+    );
+    assert_eq!(texts(&hours.attributes), ["now", "source.labels"]);
+    assert_eq!(texts(&post.attributes), ["auth.claims", "request.method"]);
+    assert!(hours.uses("source") && hours.uses("source.labels") && !hours.uses("request"));
+    assert!(post.uses("request") && post.uses("auth") && !post.uses("req"));
+}

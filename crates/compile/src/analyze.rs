@@ -1,19 +1,25 @@
 //! Findings about documents that are right by themselves and probably not what was meant together.
 
+mod access_rules;
+mod authorizers;
+mod policies;
+mod questions;
+mod tokens;
+
 use std::collections::BTreeSet;
 
-use bartizan_config::istio::{AuthorizationPolicy, Condition, Matcher, PeerAuthentication, Rule};
+use bartizan_config::istio::{PeerAuthentication, PolicyTarget, TargetReference};
 use bartizan_config::kube::ServiceKind;
 use bartizan_config::{Document, Finding, Resource, Severity};
 use bartizan_mesh::{Action, WithoutPolicy};
-use bartizan_types::{Name, NamespacedName, PodRole, PodSpec, Port, Protocol, StringMatch};
+use bartizan_types::{NamespacedName, PodRole, PodSpec, Port, Protocol};
 
 use crate::codes;
 use crate::library::Library;
 use crate::model::Model;
 use crate::options::Options;
-use crate::policies::PolicyEntry;
 use crate::services::ports_of;
+use crate::target::Attachment;
 use crate::view;
 
 /// Looks at every service and policy.
@@ -35,6 +41,18 @@ pub(crate) fn findings(library: &Library, model: &Model, options: &Options, find
             analysis.gateway(document, findings);
         } else if let Resource::PeerAuthentication(authentication) = &document.resource {
             analysis.peer_authentication(document, authentication, findings);
+        } else if let Resource::RequestAuthentication(authentication) = &document.resource {
+            analysis.request_authentication(document, authentication, findings);
+        } else if let Resource::AccessRule(rule) = &document.resource {
+            analysis.access_rule(document, rule, findings);
+        } else if let Resource::PolicyTest(test) = &document.resource {
+            analysis.policy_test(document, test, findings);
+        } else if let Resource::PolicyClaim(claim) = &document.resource {
+            analysis.policy_claim(document, claim, findings);
+        } else if let Resource::ConfigMap(map) = &document.resource
+            && map.mesh.is_some()
+        {
+            analysis.providers(document, findings);
         }
     }
 }
@@ -85,6 +103,13 @@ impl<'a> Analysis<'a> {
             return;
         }
         self.nobody_allowed(document, &format!("service `{name}`"), &pods, findings);
+        let speaks_http = entry
+            .ports
+            .iter()
+            .any(|target| !matches!(target.protocol, Protocol::Tcp | Protocol::Tls));
+        if speaks_http {
+            self.nobody_verified(document, &format!("service `{name}`"), &pods, findings);
+        }
         for (index, target) in entry.ports.iter().enumerate() {
             let path = format!("spec.ports[{index}].targetPort");
             if let Some(port_name) = target.target_name()
@@ -123,6 +148,54 @@ impl<'a> Analysis<'a> {
             |pod: &&PodSpec| matches!(&pod.role, PodRole::Gateway { gateway, .. } if *gateway == name);
         let pods: Vec<_> = self.pods().filter(serves).collect();
         self.nobody_allowed(document, &format!("gateway `{name}`"), &pods, findings);
+        self.nobody_verified(document, &format!("gateway `{name}`"), &pods, findings);
+    }
+
+    /// A document that is for no workload, or for a Gateway or Service that does not exist.
+    fn selects_nothing(
+        &self,
+        document: &Document,
+        attachment: &Attachment,
+        target: &PolicyTarget,
+        selected: &[&PodSpec],
+        findings: &mut Vec<Finding>,
+    ) {
+        let reference = &document.reference;
+        if let (PolicyTarget::References(references), Some(namespace)) = (target, document.namespace()) {
+            for (index, written) in references.iter().enumerate() {
+                let name = NamespacedName::new(namespace.clone(), written.name().clone());
+                let (kind, is_there) = match written {
+                    TargetReference::Gateway(_) => ("Gateway", self.model.gateways.contains_key(&name)),
+                    TargetReference::Service(_) => ("Service", self.model.services.contains_key(&name)),
+                };
+                if !is_there {
+                    let what = format!("{reference} is for the {kind} `{name}`, which does not exist");
+                    let path = format!("spec.targetRefs[{index}].name");
+                    let finding = document.finding(codes::SELECTS_NOTHING, Severity::Warning, &path, what);
+                    findings
+                        .push(finding.help("a target is in the document's own namespace; correct the name"));
+                    return;
+                }
+            }
+        }
+        if selected.is_empty() && attachment.is_selective() {
+            let what = format!("{reference} selects no workload {}", attachment.place());
+            let finding =
+                document.finding(codes::SELECTS_NOTHING, Severity::Warning, attachment.path(), what);
+            findings
+                .push(finding.help("compare it with the labels of the pod template (not of the Deployment)"));
+        }
+    }
+
+    /// A policy that only looks.
+    fn dry_run(document: &Document, findings: &mut Vec<Finding>) {
+        let what = format!(
+            "{} only looks: what it would do is logged and changes nothing",
+            document.reference
+        );
+        let path = "metadata.annotations.istio.io/dry-run";
+        let finding = document.finding(codes::DRY_RUN, Severity::Note, path, what);
+        findings.push(finding.help("remove the annotation `istio.io/dry-run` to enforce it"));
     }
 
     /// With zero trust, workloads for which there is no ALLOW policy.
@@ -134,9 +207,10 @@ impl<'a> Analysis<'a> {
         findings: &mut Vec<Finding>,
     ) {
         let is_allowed = |pod: &&PodSpec| {
-            view::policies_of(self.model, pod, self.options).any(|entry| entry.policy.action == Action::Allow)
+            view::policies_of(self.model, pod, self.options)
+                .any(|entry| entry.policy.action == Action::Allow && !entry.policy.dry_run)
         };
-        if self.options.settings.profile.without_policy == WithoutPolicy::Allow
+        if self.options.settings.profile.without_policy != WithoutPolicy::Deny
             || pods.is_empty()
             || pods.iter().any(is_allowed)
         {
@@ -194,40 +268,6 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    fn policy(&self, document: &Document, policy: &AuthorizationPolicy, findings: &mut Vec<Finding>) {
-        let Some(entry) = document
-            .namespaced_name()
-            .and_then(|name| self.model.policies.get(&name))
-        else {
-            return;
-        };
-        let selected: Vec<_> = self.pods().filter(|pod| entry.attachment.selects(pod)).collect();
-        if selected.is_empty() && entry.attachment.is_selective() {
-            let place = entry.attachment.place();
-            let what = format!("policy `{}` selects no workload {place}", entry.policy.name);
-            let finding = document.finding(
-                codes::SELECTS_NOTHING,
-                Severity::Warning,
-                entry.attachment.path(),
-                what,
-            );
-            findings
-                .push(finding.help("compare it with the labels of the pod template (not of the Deployment)"));
-        }
-        let names = PolicyNames {
-            analysis: self,
-            document,
-        };
-        for (index, rule) in policy.rules.iter().enumerate() {
-            let path = format!("spec.rules[{index}]");
-            names.rule(rule, &path, findings);
-            if !selected.is_empty() {
-                self.ports(document, rule, &path, &selected, findings);
-                self.http_on_tcp(document, entry, rule, &path, &selected, findings);
-            }
-        }
-    }
-
     fn peer_authentication(
         &self,
         document: &Document,
@@ -258,55 +298,6 @@ impl<'a> Analysis<'a> {
         }
     }
 
-    /// Ports that no selected workload serves.
-    fn ports(
-        &self,
-        document: &Document,
-        rule: &Rule,
-        path: &str,
-        selected: &[&PodSpec],
-        findings: &mut Vec<Finding>,
-    ) {
-        let served: BTreeSet<Port> = selected
-            .iter()
-            .flat_map(|pod| self.served(pod))
-            .map(|(port, _)| port)
-            .collect();
-        let mut tell = |values: &Matcher<Port>, path: &str, any: &str, none: &str| {
-            for (field, ports) in [(any, &values.any), (none, &values.none)] {
-                for (index, port) in ports
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, port)| !served.contains(port))
-                {
-                    let what = format!(
-                        "port {port} is served by no service and no container of the selected workloads"
-                    );
-                    let path = format!("{path}.{field}[{index}]");
-                    let finding =
-                        document.finding(codes::UNKNOWN_PORT_IN_POLICY, Severity::Note, &path, what);
-                    findings
-                        .push(finding.help(
-                            "a policy names the workload's own port (`targetPort`), not the service's",
-                        ));
-                }
-            }
-        };
-        for (index, operation) in rule.to.iter().enumerate() {
-            tell(
-                &operation.ports,
-                &format!("{path}.to[{index}].operation"),
-                "ports",
-                "notPorts",
-            );
-        }
-        for (index, condition) in rule.when.iter().enumerate() {
-            if let Condition::DestinationPort(values) = condition {
-                tell(values, &format!("{path}.when[{index}]"), "values", "notValues");
-            }
-        }
-    }
-
     /// The ports of a workload that something names, with the protocol that a service declares.
     fn served(&self, pod: &PodSpec) -> Vec<(Port, Protocol)> {
         let view = view::view_without_policies(self.model, pod, self.options);
@@ -314,247 +305,6 @@ impl<'a> Analysis<'a> {
             .iter()
             .map(|port| (port.port, port.protocol))
             .collect()
-    }
-
-    /// A rule that speaks of HTTP and reaches a port that is declared as something else.
-    fn http_on_tcp(
-        &self,
-        document: &Document,
-        entry: &PolicyEntry,
-        rule: &Rule,
-        path: &str,
-        selected: &[&PodSpec],
-        findings: &mut Vec<Finding>,
-    ) {
-        let in_when = rule
-            .when
-            .iter()
-            .any(|condition| matches!(condition, Condition::Header(..)));
-        let only_ports = rule.when.iter().find_map(|condition| match condition {
-            Condition::DestinationPort(values) => Some(values),
-            Condition::Header(..)
-            | Condition::SourceIp(_)
-            | Condition::SourceNamespace(_)
-            | Condition::SourcePrincipal(_)
-            | Condition::SourceServiceAccount(_)
-            | Condition::SourceTrustDomain(_)
-            | Condition::DestinationIp(_)
-            | Condition::Sni(_)
-            | Condition::RemoteIp(_)
-            | Condition::RequestPrincipal(_)
-            | Condition::RequestAudiences(_)
-            | Condition::RequestPresenter(_)
-            | Condition::RequestClaim(..) => None,
-        });
-        let is_http = |index: usize| {
-            rule.to.get(index).is_some_and(|operation| {
-                !operation.hosts.is_empty() || !operation.methods.is_empty() || !operation.paths.is_empty()
-            })
-        };
-        let reached = |port: Port| {
-            only_ports.is_none_or(|values| covers(values, port))
-                && if rule.to.is_empty() {
-                    in_when
-                } else {
-                    (0..rule.to.len()).any(|index| {
-                        (in_when || is_http(index))
-                            && rule
-                                .to
-                                .get(index)
-                                .is_some_and(|operation| covers(&operation.ports, port))
-                    })
-                }
-        };
-        for pod in selected {
-            let tcp = self
-                .served(pod)
-                .into_iter()
-                .find(|(port, protocol)| matches!(protocol, Protocol::Tcp | Protocol::Tls) && reached(*port));
-            if let Some((port, protocol)) = tcp {
-                let effect = match entry.policy.action {
-                    Action::Allow => "never matches there",
-                    Action::Deny => "is applied there without them, and may deny every connection",
-                    Action::Audit | Action::Custom => {
-                        "is applied there without them, and may match every connection"
-                    }
-                };
-                let what = format!(
-                    "port {port} of workload `{}` is declared as {}: a rule with HTTP fields {effect}",
-                    pod.workload,
-                    word(protocol)
-                );
-                let finding = document.finding(codes::HTTP_RULE_ON_TCP, Severity::Warning, path, what);
-                findings.push(
-                    finding.help(
-                        "name the HTTP ports in `operation.ports`, and write a rule of its own for TCP",
-                    ),
-                );
-                return;
-            }
-        }
-    }
-}
-
-/// Whether a matcher of ports lets this one pass.
-fn covers(values: &Matcher<Port>, port: Port) -> bool {
-    (values.any.is_empty() || values.any.contains(&port)) && !values.none.contains(&port)
-}
-
-/// The namespaces and identities that a policy names.
-struct PolicyNames<'a> {
-    analysis: &'a Analysis<'a>,
-    document: &'a Document,
-}
-
-impl PolicyNames<'_> {
-    fn rule(&self, rule: &Rule, path: &str, findings: &mut Vec<Finding>) {
-        for (index, source) in rule.from.iter().enumerate() {
-            let path = format!("{path}.from[{index}].source");
-            let at = |field: &'static str| {
-                let path = path.clone();
-                move |index: usize| format!("{path}.{field}[{index}]")
-            };
-            self.namespaces(&source.namespaces.any, at("namespaces"), findings);
-            self.namespaces(&source.namespaces.none, at("notNamespaces"), findings);
-            self.principals(&source.principals.any, at("principals"), findings);
-            self.principals(&source.principals.none, at("notPrincipals"), findings);
-            self.accounts(&source.service_accounts.any, at("serviceAccounts"), findings);
-            self.accounts(&source.service_accounts.none, at("notServiceAccounts"), findings);
-        }
-        for (index, condition) in rule.when.iter().enumerate() {
-            let values = |place: usize| format!("{path}.when[{index}].values[{place}]");
-            let not_values = |place: usize| format!("{path}.when[{index}].notValues[{place}]");
-            match condition {
-                Condition::SourceNamespace(matcher) => {
-                    self.namespaces(&matcher.any, values, findings);
-                    self.namespaces(&matcher.none, not_values, findings);
-                }
-                Condition::SourcePrincipal(matcher) => {
-                    self.principals(&matcher.any, values, findings);
-                    self.principals(&matcher.none, not_values, findings);
-                }
-                Condition::SourceServiceAccount(matcher) => {
-                    self.accounts(&matcher.any, values, findings);
-                    self.accounts(&matcher.none, not_values, findings);
-                }
-                Condition::Header(..)
-                | Condition::SourceIp(_)
-                | Condition::SourceTrustDomain(_)
-                | Condition::DestinationIp(_)
-                | Condition::DestinationPort(_)
-                | Condition::Sni(_)
-                | Condition::RemoteIp(_)
-                | Condition::RequestPrincipal(_)
-                | Condition::RequestAudiences(_)
-                | Condition::RequestPresenter(_)
-                | Condition::RequestClaim(..) => {}
-            }
-        }
-    }
-
-    fn namespaces(
-        &self,
-        values: &[std::sync::Arc<str>],
-        path: impl Fn(usize) -> String,
-        findings: &mut Vec<Finding>,
-    ) {
-        for (index, value) in values.iter().enumerate() {
-            if !value.contains('*') && !self.analysis.library.namespaces.contains_key(&**value) {
-                let what = format!("namespace `{value}` does not exist");
-                let finding = self.document.finding(
-                    codes::UNKNOWN_NAMESPACE_IN_POLICY,
-                    Severity::Warning,
-                    &path(index),
-                    what,
-                );
-                findings.push(finding.help(self.namespace_help()));
-            }
-        }
-    }
-
-    fn namespace_help(&self) -> String {
-        let names: Vec<_> = self
-            .analysis
-            .library
-            .namespaces
-            .keys()
-            .map(|name| format!("`{name}`"))
-            .collect();
-        format!("namespaces are {}", names.join(", "))
-    }
-
-    fn principals(
-        &self,
-        values: &[StringMatch],
-        path: impl Fn(usize) -> String,
-        findings: &mut Vec<Finding>,
-    ) {
-        let settings = &self.analysis.options.settings;
-        for (index, value) in values.iter().enumerate() {
-            let StringMatch::Exact(text) = value else {
-                continue;
-            };
-            let parts: Vec<_> = text.split('/').collect();
-            let [domain, "ns", namespace, "sa", account] = parts.as_slice() else {
-                continue;
-            };
-            let own = *domain == settings.trust_domain.as_str()
-                || *domain == "cluster.local"
-                || self
-                    .analysis
-                    .options
-                    .trust_domain_aliases
-                    .iter()
-                    .any(|alias| alias.as_str() == *domain);
-            let known = NamespacedName::parse(&format!("{namespace}/{account}"))
-                .is_ok_and(|name| self.is_account(&name));
-            if own && !known {
-                self.unknown(
-                    &format!("nobody has the identity `{text}`"),
-                    &path(index),
-                    findings,
-                );
-            }
-        }
-    }
-
-    fn accounts(
-        &self,
-        values: &[NamespacedName],
-        path: impl Fn(usize) -> String,
-        findings: &mut Vec<Finding>,
-    ) {
-        for (index, value) in values.iter().enumerate() {
-            if !self.is_account(value) {
-                self.unknown(
-                    &format!("service account `{value}` does not exist"),
-                    &path(index),
-                    findings,
-                );
-            }
-        }
-    }
-
-    fn is_account(&self, name: &NamespacedName) -> bool {
-        let of_gateway = |(gateway, account): (&NamespacedName, &Name)| {
-            gateway.namespace == name.namespace && *account == name.name
-        };
-        let gateways = &self.analysis.model.gateways;
-        (self.analysis.library.namespaces.contains_key(&name.namespace)
-            && self.analysis.library.has_service_account(name))
-            || gateways
-                .iter()
-                .map(|(gateway, entry)| (gateway, &entry.account))
-                .any(of_gateway)
-    }
-
-    fn unknown(&self, what: &str, path: &str, findings: &mut Vec<Finding>) {
-        let finding = self
-            .document
-            .finding(codes::UNKNOWN_PRINCIPAL, Severity::Warning, path, what);
-        findings.push(finding.help(
-            "compare namespace and name with the ServiceAccount documents and the pods' `serviceAccountName`",
-        ));
     }
 }
 

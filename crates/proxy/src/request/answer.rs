@@ -118,7 +118,7 @@ impl Answer {
     }
 
     /// What an authorizer that refuses has the client told.
-    pub(crate) fn of_authorizer(denial: Denial) -> Self {
+    pub(crate) fn of_authorizer(denial: &Denial) -> Self {
         Self {
             details: None,
             body: Cow::Owned(denial.body.to_vec()),

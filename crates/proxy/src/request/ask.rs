@@ -109,7 +109,7 @@ pub(crate) async fn ask<D: Client>(
             AuthorizerSays::Allowed
         }
         Ok(Said::Denied(denial)) => {
-            outcome.authorizer_reply = Some(Box::new(Answer::of_authorizer(denial)));
+            outcome.authorizer_reply = Some(Box::new(Answer::of_authorizer(&denial)));
             AuthorizerSays::Denied
         }
         Err(_) => {

@@ -16,7 +16,7 @@ pub(crate) struct Held<'d, D> {
     down: &'d mut D,
     frames: VecDeque<Frame>,
     /// Data in `frames`, in bytes.
-    held: usize,
+    bytes: usize,
     /// A frame has been handed on.
     touched: bool,
 }
@@ -36,7 +36,7 @@ impl<'d, D: Client> Held<'d, D> {
         Self {
             down,
             frames: VecDeque::new(),
-            held: 0,
+            bytes: 0,
             touched: false,
         }
     }
@@ -57,11 +57,11 @@ impl<'d, D: Client> Held<'d, D> {
     /// # Errors
     /// [`Cause`] of the client's body.
     pub(crate) async fn excerpt(&mut self, limit: usize) -> Result<Excerpt, Cause> {
-        while self.held <= limit && !self.down.is_received() {
+        while self.bytes <= limit && !self.down.is_received() {
             match next_frame(self.down).await? {
                 Some(frame) => {
                     if let Frame::Data(data) = &frame {
-                        self.held += data.len();
+                        self.bytes += data.len();
                     }
                     self.frames.push_back(frame);
                 }
@@ -72,12 +72,12 @@ impl<'d, D: Client> Held<'d, D> {
             Frame::Data(data) => Some(data),
             Frame::Trailers(_) => None,
         });
-        let is_partial = self.held > limit;
+        let is_partial = self.bytes > limit;
         let bytes = match (data.next(), data.next()) {
             (None, _) => Bytes::new(),
             (Some(only), None) => only.slice(..only.len().min(limit)),
             (Some(first), Some(second)) => {
-                let mut bytes = BytesMut::with_capacity(self.held.min(limit));
+                let mut bytes = BytesMut::with_capacity(self.bytes.min(limit));
                 for part in [first, second].into_iter().chain(data) {
                     let room = limit - bytes.len();
                     bytes.extend_from_slice(part.get(..part.len().min(room)).unwrap_or_default());

@@ -174,6 +174,10 @@ pub fn over_grpc(message: &[u8]) -> Result<Said, Unusable> {
         return Err(Unusable::TooLarge);
     }
     let response = CheckResponse::decode(message).map_err(|_| Unusable::Message)?;
+    // No bytes at all would be a CheckResponse, too; Envoy takes that for a yes.
+    if response.status.is_none() && response.http_response.is_none() {
+        return Err(Unusable::Message);
+    }
     let is_allowed = response.status.unwrap_or_default().code == 0;
     match (is_allowed, response.http_response) {
         (true, None) => Ok(Said::Allowed(Changes::default())),

@@ -212,7 +212,8 @@ fn ok(ok: OkHttpResponse) -> Result<Said, Unusable> {
 #[test]
 fn grpc_status_ok_is_yes_and_all_others_are_no() {
     assert_eq!(changes(said(0, None)), Changes::default());
-    assert_eq!(changes(over_grpc(b"")), Changes::default());
+    assert_eq!(changes(over_grpc(b"\x0a\0")), Changes::default());
+    assert_eq!(over_grpc(b""), Err(Unusable::Message));
     for code in [1, 2, 7, 16, 99, -1] {
         let denial = refusal(said(code, None));
         assert_eq!((denial.status.as_u16(), denial.body.len()), (403, 0), "{code}");

@@ -55,6 +55,8 @@ pub(crate) struct Known {
 
 struct Refusal {
     rule: Arc<TokenRule>,
+    /// When it was refused; a token that was good before may be judged by an earlier time.
+    at: i64,
     refused: TokenRefused,
     reason: &'static str,
 }
@@ -99,7 +101,7 @@ impl Tokens {
             seen.known.push(Rc::clone(known));
             return Ok(Arc::clone(&known.user));
         }
-        let is_by_rule = |refusal: &Refusal| Arc::ptr_eq(&refusal.rule, rule);
+        let is_by_rule = |refusal: &Refusal| Arc::ptr_eq(&refusal.rule, rule) && refusal.at <= now;
         if let Some(refusal) = self.refused.borrow_mut().get(token, now, is_by_rule) {
             self.remembered_refusal.increment();
             seen.reason = Some(refusal.reason);
@@ -142,6 +144,7 @@ impl Tokens {
                         token.len() + size_of::<Refusal>(),
                         Refusal {
                             rule: Arc::clone(rule),
+                            at: now,
                             refused: refused.clone(),
                             reason: error.reason(),
                         },

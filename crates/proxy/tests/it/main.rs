@@ -14,3 +14,4 @@ mod http2;
 mod live;
 mod scene;
 mod tcp;
+mod users;

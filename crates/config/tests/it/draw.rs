@@ -55,6 +55,36 @@ fn a_document_to_copy_keeps_its_lines_and_other_control_characters_are_shown() {
 }
 
 #[test]
+fn a_problem_in_an_expression_is_drawn_at_its_own_line() {
+    let reading = policy(
+        "apiVersion: bartizan.dev/v1alpha1\nkind: AccessRule\nmetadata: {name: a}\nspec:\n  action: DENY\n  rules:\n    - when: |\n        source.authenticated\n          && source.labls[\"tier\"] == \"web\"\n",
+    );
+    insta::assert_snapshot!(render_all(&reading.findings, Paint::Plain), @r#"
+    error[BZ0125]: `source` has no field `labls`
+     --> mesh/policy.yaml:9:21
+      |
+    9 |           && source.labls["tier"] == "web"
+      |                     ^^^^^
+      = help: did you mean `labels`?
+    "#);
+}
+
+#[test]
+fn a_field_of_the_mesh_configuration_is_drawn_at_its_own_line() {
+    let reading = policy(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio}\ndata:\n  mesh: |\n    trustDomain: td\n    extensionProviders:\n      - name: opa\n        envoyExtAuthzGrpc: {service: opa.auth, port: 9191, timeOut: 1s}\n",
+    );
+    insta::assert_snapshot!(render_all(&reading.findings, Paint::Plain), @"
+    error[BZ0110]: `timeOut` is not a field of `envoyExtAuthzGrpc`
+     --> mesh/policy.yaml:9:60
+      |
+    9 |         envoyExtAuthzGrpc: {service: opa.auth, port: 9191, timeOut: 1s}
+      |                                                            ^^^^^^^
+      = help: did you mean `timeout`?
+    ");
+}
+
+#[test]
 fn several_findings_are_summed_up() {
     let reading = policy(
         "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  hostNetwork: true\n  nodeName: x\n  containers: [{name: c, image: i}]\n---\napiVersion: a/v1\nkind: B\n",

@@ -3,4 +3,5 @@
 mod draw;
 mod examples;
 mod laws;
+mod places;
 mod values;

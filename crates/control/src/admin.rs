@@ -6,6 +6,7 @@ use bartizan_proto::v1alpha1::{DumpReply, DumpRequest, StatusReply, StatusReques
 use tonic::{Request, Response, Status as Answer};
 
 use crate::issue::{Issuer, shortened, workload_name};
+use crate::keys::KeysHandle;
 use crate::rpc::admin_server::Admin;
 use crate::state::{Message, OwnerGone, OwnerHandle};
 use crate::status::Status;
@@ -15,17 +16,21 @@ use crate::status::Status;
 pub(crate) struct AdminService {
     issuer: Arc<Issuer>,
     owner: OwnerHandle,
+    keys: KeysHandle,
 }
 
 impl AdminService {
-    pub(crate) fn new(issuer: Arc<Issuer>, owner: OwnerHandle) -> Self {
-        Self { issuer, owner }
+    pub(crate) fn new(issuer: Arc<Issuer>, owner: OwnerHandle, keys: KeysHandle) -> Self {
+        Self { issuer, owner, keys }
     }
 
     /// What runs now.
     pub(crate) async fn current(&self) -> Result<Status, OwnerGone> {
         let mut status = self.owner.ask(Message::Status).await?;
         status.authority = self.issuer.status();
+        let keys = self.keys.seen();
+        status.key_sets.clone_from(&keys.sets);
+        status.counts.keys.clone_from(&keys.counts);
         Ok(status)
     }
 }

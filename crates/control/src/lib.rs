@@ -6,6 +6,7 @@
 mod admin;
 pub mod codes;
 mod issue;
+mod keys;
 mod node;
 mod options;
 mod push;
@@ -19,6 +20,7 @@ mod tasks;
 mod web;
 
 pub use codes::CODES;
+pub use keys::KeyTimes;
 pub use options::{ControlError, Options, settings};
 pub use run::run;
 pub use status::Status;

@@ -8,6 +8,7 @@ use bartizan_mesh::{PathRule, Profile, Settings};
 use bartizan_types::{Hostname, Name, Secret, TrustDomain};
 use tokio::sync::watch;
 
+use crate::keys::KeyTimes;
 use crate::store::StoreError;
 
 /// The shortest life of an SVID that makes sense: renewal at half of it must be possible.
@@ -18,12 +19,14 @@ pub(crate) const SHORTEST_TTL: Duration = Duration::from_secs(10);
 pub struct Options {
     /// Folders and files with documents. Paths in findings are relative to the first.
     pub sources: Vec<PathBuf>,
-    /// `ca/` and `versions/` are made below it.
+    /// `ca/`, `versions/` and `keys/` are made below it.
     pub state_directory: PathBuf,
     /// Where each proxy's `proxy-NAMESPACE-POD.sock` is.
     pub run_directory: PathBuf,
     /// What holds for the whole mesh.
     pub settings: Settings,
+    /// Whether the settings' profile was chosen at the start; a Profile among the documents then has no effect.
+    pub profile_is_chosen: bool,
     /// Default and longest life of an SVID; at least ten seconds.
     pub svid_ttl: Duration,
     /// Where gateways listen on the host when no `LocalRun` says.
@@ -34,6 +37,10 @@ pub struct Options {
     pub admin: Option<std::net::TcpListener>,
     /// Opens the admin page.
     pub admin_token: Secret<String>,
+    /// A PEM file with root certificates of issuers of tokens that the system's roots do not vouch for; read for each fetch.
+    pub jwks_ca: Option<PathBuf>,
+    /// How often keys of issuers are fetched; the default but in tests.
+    pub key_times: KeyTimes,
     /// Whether warnings refuse documents, too.
     pub strict: bool,
     /// The one process that may speak as the node; none: anybody who can reach the control socket.
@@ -70,20 +77,16 @@ pub enum ControlError {
     Owner(String),
 }
 
-/// The settings of a local mesh: Istio's root namespace and domain, and the path rule that belongs to the profile.
+/// The settings of a local mesh: Istio's root namespace and domain.
 ///
 /// # Panics
 /// Never: the names are literals.
-pub fn settings(profile: Profile, trust_domain: TrustDomain) -> Settings {
+pub fn settings(profile: Profile, paths: PathRule, trust_domain: TrustDomain) -> Settings {
     Settings {
         trust_domain,
         root_namespace: Name::parse("istio-system").expect("the name is a literal"),
         cluster_domain: Hostname::parse("cluster.local").expect("the name is a literal"),
-        paths: if profile == Profile::istio() {
-            PathRule::Base
-        } else {
-            PathRule::RefuseAmbiguous
-        },
         profile,
+        paths,
     }
 }

@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status as Answer, Streaming};
 
 use crate::issue::{Issuer, Outgoing, shortened, workload_name};
+use crate::keys::KeysHandle;
 use crate::rpc::mesh_server::Mesh;
 use crate::state::{Message, Opened, Opening, OwnerGone, OwnerHandle, Refused};
 use crate::status::unix_seconds;
@@ -102,6 +103,7 @@ impl HelloRefused {
 pub(crate) struct MeshService {
     issuer: Arc<Issuer>,
     owner: OwnerHandle,
+    keys: KeysHandle,
     tasks: Tasks,
     drain: watch::Receiver<bool>,
     sessions: Arc<Semaphore>,
@@ -111,12 +113,14 @@ impl MeshService {
     pub(crate) fn new(
         issuer: Arc<Issuer>,
         owner: OwnerHandle,
+        keys: KeysHandle,
         tasks: Tasks,
         drain: watch::Receiver<bool>,
     ) -> Self {
         Self {
             issuer,
             owner,
+            keys,
             tasks,
             drain,
             sessions: Arc::new(Semaphore::new(MOST_SESSIONS)),
@@ -198,7 +202,10 @@ impl MeshService {
                     let (version, refused) = match message.kind {
                         Some(Kind::Ack(ack)) => (ack.version, None),
                         Some(Kind::Nack(nack)) => (nack.version, Some(shortened(&nack.reason))),
-                        Some(Kind::UnknownKey(_)) => continue,
+                        Some(Kind::UnknownKey(unknown)) => {
+                            self.keys.unknown_key(&unknown.key_set);
+                            continue;
+                        }
                         Some(Kind::Hello(_)) | None => {
                             break Err(Answer::invalid_argument("an answer was expected"));
                         }

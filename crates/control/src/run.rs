@@ -13,6 +13,8 @@ use tonic::transport::Server;
 
 use crate::admin::AdminService;
 use crate::issue::{Issuer, renew_intermediate};
+use crate::keys::store::KeyStore;
+use crate::keys::{KeysHandle, keys};
 use crate::node::NodeService;
 use crate::options::{ControlError, Options, SHORTEST_TTL};
 use crate::push::MeshService;
@@ -22,6 +24,7 @@ use crate::rpc::node_server::NodeServer;
 use crate::source::file::read_folder;
 use crate::source::watch::watch;
 use crate::state::{Message, Owner, OwnerHandle, Setup};
+use crate::status::unix_seconds;
 use crate::store::ca::AuthorityStore;
 use crate::store::private_folder;
 use crate::store::versions::VersionStore;
@@ -49,24 +52,32 @@ pub async fn run(options: Options) -> Result<(), ControlError> {
 
     let mut compile = CompileOptions::new(options.settings.clone());
     compile.gateway_address = options.gateway_address;
+    compile.profile_is_chosen = options.profile_is_chosen;
     let (state_directory, sources, strict) = (options.state_directory, options.sources, options.strict);
+    let key_times = options.key_times;
     let started = {
         let (sources, clock) = (sources.clone(), clock.clone());
         tokio::task::spawn_blocking(move || {
             private_folder(&state_directory)?;
             let authorities = AuthorityStore::new(&state_directory);
             let authority = authorities.open(&compile.settings.trust_domain, clock.now())?;
+            let key_store = KeyStore::open(
+                &state_directory,
+                key_times,
+                unix_seconds(std::time::SystemTime::now()),
+            )?;
             let setup = Setup {
                 compile,
                 strict,
                 versions: VersionStore::open(&state_directory)?,
+                keys: key_store.clone(),
                 now: std::time::SystemTime::now,
             };
             let owner = Owner::new(setup, read_folder(&sources));
-            Ok::<_, ControlError>((authorities, authority, owner))
+            Ok::<_, ControlError>((authorities, authority, key_store, owner))
         })
     };
-    let (authorities, authority, (owner, handle, messages)) = started
+    let (authorities, authority, key_store, (owner, handle, messages)) = started
         .await
         .map_err(|error| ControlError::Owner(error.to_string()))??;
 
@@ -80,7 +91,15 @@ pub async fn run(options: Options) -> Result<(), ControlError> {
     let owner = tokio::task::spawn_blocking(move || owner.work(messages));
     let ending = handle.messages.clone();
 
+    let (keeper, keys) = keys(crate::keys::Setup {
+        store: key_store,
+        times: key_times,
+        roots: options.jwks_ca,
+        origins: handle.origins.clone(),
+        owner: handle.messages.clone(),
+    });
     let mut parts = JoinSet::new();
+    parts.spawn(keeper.work());
     parts.spawn(watch(sources, handle.messages.clone()));
     parts.spawn(renew_intermediate(authorities, authority, clock));
     let tasks = Tasks::default();
@@ -92,7 +111,7 @@ pub async fn run(options: Options) -> Result<(), ControlError> {
         drained(&mut outside).await;
         asked.send_replace(true);
     });
-    let admin_service = AdminService::new(Arc::clone(&issuer), handle.clone());
+    let admin_service = AdminService::new(Arc::clone(&issuer), handle.clone(), keys.clone());
     let page = admin.map(|listener| {
         let web = Web {
             admin: admin_service.clone(),
@@ -107,6 +126,7 @@ pub async fn run(options: Options) -> Result<(), ControlError> {
             issuer,
             owner: handle,
             admin: admin_service,
+            keys,
             tasks: tasks.clone(),
             supervisor: options.supervisor,
         },
@@ -131,6 +151,7 @@ struct Services {
     issuer: Arc<Issuer>,
     owner: OwnerHandle,
     admin: AdminService,
+    keys: KeysHandle,
     tasks: Tasks,
     supervisor: Option<i32>,
 }
@@ -145,10 +166,11 @@ async fn serve(
         issuer,
         owner,
         admin,
+        keys,
         tasks,
         supervisor,
     } = services;
-    let mesh = MeshService::new(issuer, owner.clone(), tasks.clone(), drain.clone());
+    let mesh = MeshService::new(issuer, owner.clone(), keys, tasks.clone(), drain.clone());
     let node = NodeService::new(owner.clone(), tasks, drain.clone(), supervisor);
     let ended = owner.messages.clone();
     drop(owner);

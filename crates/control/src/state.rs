@@ -4,6 +4,7 @@
 //! last look is joined into one version. Compiling, encoding and writing versions block only this thread.
 
 mod documents;
+mod keys;
 mod node;
 mod numbering;
 mod report;
@@ -15,7 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bartizan_compile::{Options as CompileOptions, Update, World};
+use bartizan_compile::{KeyOrigin, Options as CompileOptions, Update, World};
 use bartizan_identity::BootstrapSecret;
 use bartizan_mesh::Digest;
 use bartizan_proto::v1alpha1::{DumpReply, Transaction};
@@ -24,11 +25,13 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::issue::SignRefused;
+use crate::keys::store::KeyStore;
 use crate::push::HelloRefused;
 use crate::source::file::Scan;
 use crate::status::{Counts, Status, unix_seconds};
 use crate::store::versions::VersionStore;
 use documents::Documents;
+use keys::Keys;
 use numbering::Numbering;
 use sessions::Sessions;
 
@@ -87,6 +90,15 @@ pub(crate) enum Message {
         not_after: SystemTime,
         /// Whether for possession of the one before.
         renewal: bool,
+    },
+    /// The keys of an issuer were fetched, or are not believed any more.
+    Keys {
+        /// The key set's name.
+        name: Arc<str>,
+        /// Public parts only.
+        jwks: Arc<str>,
+        /// In seconds since 1970.
+        fetched_at: i64,
     },
     /// Something was refused before the owner was asked.
     Refused(Refused),
@@ -154,6 +166,8 @@ pub(crate) struct OwnerHandle {
     pub(crate) messages: mpsc::Sender<Message>,
     /// `None` until there is something to run and the node has reported.
     pub(crate) plan: watch::Receiver<Option<Arc<Plan>>>,
+    /// Which key sets the documents speak of.
+    pub(crate) origins: watch::Receiver<Arc<[KeyOrigin]>>,
 }
 
 /// The owner has ended: the control plane is going down.
@@ -184,6 +198,7 @@ pub(crate) struct Setup {
     pub(crate) compile: CompileOptions,
     pub(crate) strict: bool,
     pub(crate) versions: VersionStore,
+    pub(crate) keys: KeyStore,
     pub(crate) now: fn() -> SystemTime,
 }
 
@@ -199,6 +214,7 @@ pub(crate) struct Owner {
     /// The secret that each workload used last: announced again, it stays used.
     used: BTreeMap<NamespacedName, BootstrapSecret>,
     sessions: Sessions,
+    keys: Keys,
     plan: watch::Sender<Option<Arc<Plan>>>,
     plan_dirty: bool,
     inputs_dirty: bool,
@@ -220,6 +236,7 @@ impl Owner {
             mut compile,
             strict,
             versions,
+            keys,
             now,
         } = setup;
         let kept = versions.newest();
@@ -228,6 +245,7 @@ impl Owner {
             compile.allocations = kept.allocations.clone();
         }
         let (plan, plan_seen) = watch::channel(None);
+        let (keys, origins) = Keys::new(keys);
         let mut owner = Self {
             world: World::new(compile.clone()),
             numbering: Numbering::new(versions, kept.as_ref()),
@@ -238,6 +256,7 @@ impl Owner {
             vouches: BTreeMap::new(),
             used: BTreeMap::new(),
             sessions: Sessions::default(),
+            keys,
             plan,
             plan_dirty: false,
             inputs_dirty: false,
@@ -250,6 +269,7 @@ impl Owner {
         let handle = OwnerHandle {
             messages: sender,
             plan: plan_seen,
+            origins,
         };
         (owner, handle, messages)
     }
@@ -308,6 +328,11 @@ impl Owner {
                 *counter += 1;
                 self.sessions.proxy(&workload).certificate_not_after = Some(unix_seconds(not_after));
             }
+            Message::Keys {
+                name,
+                jwks,
+                fetched_at,
+            } => self.report_keys(&name, jwks, fetched_at),
             Message::Refused(refused) => self.count_refused(&refused),
             Message::Status(reply) => {
                 self.publish(); // an answer holds all that was said before the question
@@ -375,7 +400,7 @@ impl Owner {
     fn inputs(&self) -> Option<String> {
         self.node.as_ref()?;
         let mut bytes = self.documents.digest()?.to_bytes().to_vec();
-        let settings = format!("{:?}", self.compile.settings);
+        let settings = format!("{:?} {}", self.compile.settings, self.compile.profile_is_chosen);
         bytes.extend_from_slice(&Digest::of(settings.as_bytes()).to_bytes());
         for (name, pod) in &self.pods {
             let spec = &pod.spec;
@@ -385,6 +410,7 @@ impl Owner {
             );
             bytes.extend_from_slice(&Digest::of(seen.as_bytes()).to_bytes());
         }
+        bytes.extend_from_slice(&self.keys.digest().to_bytes());
         Some(Digest::of(&bytes).to_string())
     }
 

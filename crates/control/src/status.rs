@@ -44,6 +44,9 @@ pub struct Status {
     pub gateways: Vec<GatewayStatus>,
     /// Every service account that a workload may have, by namespace and name.
     pub service_accounts: Vec<NamespacedName>,
+    /// The keys of every issuer that they are fetched of, by name.
+    #[serde(default)]
+    pub key_sets: Vec<KeySetStatus>,
     /// How many documents the served version has.
     pub documents: usize,
     /// Whether what stands on disk now is refused, and an older version is served.
@@ -178,6 +181,44 @@ pub struct GatewayStatus {
     pub ready: bool,
 }
 
+/// The keys of one issuer of users' tokens.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeySetStatus {
+    /// The key set's name in the mesh.
+    pub name: String,
+    /// The URI that is fetched: of the JWKS, or of the issuer's discovery document.
+    pub source: String,
+    /// How many keys can be used; while there are none, every token of the issuer is refused.
+    pub keys: usize,
+    /// `kid` of those that have one.
+    pub key_ids: Vec<String>,
+    /// Keys that are not used, and why.
+    pub skipped: Vec<String>,
+    /// When the keys came that proxies have.
+    pub fetched_at: Option<i64>,
+    /// When the issuer said last that they are its keys.
+    pub checked_at: Option<i64>,
+    /// When it is asked again; absent while it is asked.
+    pub next_at: Option<i64>,
+    /// Since when it cannot be asked.
+    pub failing_since: Option<i64>,
+    /// Why the last fetch failed, if it did.
+    pub problem: Option<String>,
+    /// Whether its keys were taken away, because it has been away for too long.
+    pub evicted: bool,
+}
+
+/// What has been counted of the keys of issuers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeyCounts {
+    /// Fetches, by what became of them: `ok`, or why not.
+    pub fetches: BTreeMap<String, u64>,
+    /// How often a proxy has seen a token of a key that it does not have.
+    pub unknown_keys: u64,
+}
+
 /// A finding, as fields and as the text that people read.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -243,6 +284,9 @@ pub struct Counts {
     pub states_accepted: u64,
     /// New states of the sources that were refused.
     pub states_refused: u64,
+    /// Of the keys of issuers.
+    #[serde(default)]
+    pub keys: KeyCounts,
 }
 
 /// Seconds since 1970; 0 for a time before.

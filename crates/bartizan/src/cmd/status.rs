@@ -266,6 +266,7 @@ fn drawn(status: &Status) -> String {
         })
         .collect();
     out += &format!("\n{}", table(&["SERVICE", "PORTS", "READY"], &rows));
+    out += &key_sets(status, now());
     if status.refused {
         out += "\nthe documents on disk have errors; the version above is served until they are mended\n";
     }
@@ -275,8 +276,80 @@ fn drawn(status: &Status) -> String {
     out
 }
 
+/// The keys of issuers as a table, then what is wrong with them; nothing when no document speaks of any.
+fn key_sets(status: &Status, now: i64) -> String {
+    if status.key_sets.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<String>> = status
+        .key_sets
+        .iter()
+        .map(|set| {
+            vec![
+                set.source.clone(),
+                set.keys.to_string(),
+                age(set.checked_at, now),
+                age(set.failing_since, now),
+            ]
+        })
+        .collect();
+    let mut out = format!(
+        "\n{}",
+        table(&["KEYS OF", "KEYS", "CONFIRMED AGO", "AWAY FOR"], &rows)
+    );
+    for set in &status.key_sets {
+        if let Some(problem) = &set.problem {
+            out += &format!("  {}: {problem}", set.source);
+            out += match (set.evicted, set.keys) {
+                (true, _) => "; its keys are too old to be believed, and its tokens are refused\n",
+                (false, 0) => "; its tokens are refused\n",
+                (false, _) => "; the keys above are used\n",
+            };
+        }
+        for skipped in &set.skipped {
+            out += &format!("  {}: not used: {skipped}\n", set.source);
+        }
+    }
+    out
+}
+
+fn now() -> i64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |passed| i64::try_from(passed.as_secs()).unwrap_or(i64::MAX))
+}
+
+/// How long ago, in the largest unit that says something.
+fn age(at: Option<i64>, now: i64) -> String {
+    let Some(at) = at else {
+        return "-".to_owned();
+    };
+    let seconds = now.saturating_sub(at).max(0);
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        7200..=172_799 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn ages_are_in_the_largest_unit_that_says_something() {
+        for (at, text) in [
+            (Some(1_000_000), "0 s"),
+            (Some(1_000_010), "0 s"),
+            (Some(999_881), "119 s"),
+            (Some(999_880), "2 min"),
+            (Some(992_800), "2 h"),
+            (Some(827_200), "2 d"),
+            (None, "-"),
+        ] {
+            assert_eq!(super::age(at, 1_000_000), text);
+        }
+    }
+
     #[test]
     fn a_narrow_terminal_gets_the_second_column_below() {
         let rows = [vec![

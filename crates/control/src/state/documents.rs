@@ -174,6 +174,7 @@ impl Owner {
         findings.extend(update.findings.iter().cloned());
         let changed = !update.is_empty();
         self.absorb(&update);
+        self.follow_keys();
         let now = (self.now)();
         let texts_changed = self.documents.served.as_deref() != Some(&scan.files);
         self.documents.served = Some(scan.files.clone());

@@ -18,7 +18,8 @@ use crate::status::{
 const MOST_FINDINGS: usize = 500;
 
 impl Owner {
-    /// What runs. The authority's part is filled in by whoever holds the authority.
+    /// What runs. The parts of the authority and of issuers' keys are filled in by whoever
+    /// holds them.
     pub(super) fn status(&self) -> Status {
         let now = (self.now)();
         let workloads = self.world.workloads();
@@ -30,7 +31,7 @@ impl Owner {
             uptime_seconds: now.duration_since(self.started).unwrap_or_default().as_secs(),
             version: self.numbering.version(),
             accepted_at: self.documents.accepted_at,
-            profile: self.compile.settings.profile.name.clone(),
+            profile: self.world.settings().profile.name.clone(),
             trust_domain: self.compile.settings.trust_domain.clone(),
             authority: AuthorityStatus::default(),
             node: self.node.as_ref().map(|node| NodeStatus {
@@ -44,6 +45,7 @@ impl Owner {
                 .collect(),
             services: self.world.services().into_iter().map(service).collect(),
             service_accounts: self.world.service_accounts(),
+            key_sets: Vec::new(),
             documents: self.documents.count,
             refused: self.documents.refused,
             findings: findings

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bartizan_config::SourceFile;
-use bartizan_mesh::Profile;
+use bartizan_mesh::{PathRule, Profile};
 use bartizan_types::{PodPhase, TrustDomain};
 use proptest::prelude::*;
 
@@ -133,9 +133,10 @@ impl Play {
         let state = tempfile::tempdir().unwrap();
         let domain = TrustDomain::parse("cluster.local").unwrap();
         let setup = Setup {
-            compile: CompileOptions::new(settings(Profile::zero_trust(), domain)),
+            compile: CompileOptions::new(settings(Profile::zero_trust(), PathRule::RefuseAmbiguous, domain)),
             strict: false,
             versions: VersionStore::open(state.path()).unwrap(),
+            keys: KeyStore::open(state.path(), crate::keys::KeyTimes::default(), 0).unwrap(),
             now: || SystemTime::UNIX_EPOCH,
         };
         let (mut owner, _, _) = Owner::new(setup, scan(documents(2, 0, None)));

@@ -7,7 +7,7 @@ use bartizan_mesh::MtlsMode;
 use bartizan_types::{Name, NamespacedName, SpiffeId, TrustDomain, Version};
 
 use super::scrape::Merged;
-use crate::status::{AuthorityStatus, Counts, Status, WorkloadStatus};
+use crate::status::{AuthorityStatus, Counts, KeyCounts, KeySetStatus, Status, WorkloadStatus};
 
 /// Appends the control plane's own families.
 pub(super) fn write(status: &Status, merged: &mut Merged) {
@@ -53,6 +53,11 @@ pub fn metrics_reference() -> Option<String> {
         services: Vec::new(),
         gateways: Vec::new(),
         service_accounts: Vec::new(),
+        key_sets: vec![KeySetStatus {
+            name: "jwks/https://issuer.example/jwks".to_owned(),
+            checked_at: Some(0),
+            ..KeySetStatus::default()
+        }],
         documents: 0,
         refused: false,
         findings: Vec::new(),
@@ -60,6 +65,10 @@ pub fn metrics_reference() -> Option<String> {
         counts: Counts {
             sign_refused: reasons.clone(),
             hello_refused: reasons,
+            keys: KeyCounts {
+                fetches: BTreeMap::from([("ok".to_owned(), 1)]),
+                unknown_keys: 0,
+            },
             ..Counts::default()
         },
     };
@@ -147,7 +156,44 @@ fn write_status(status: &Status, answered: usize, failed: usize, text: &mut Stri
             workload.udp_dropped,
         );
     }
+    write_keys(&mut page, status);
     write_counts(&mut page, &status.counts);
+}
+
+fn write_keys(page: &mut Families<'_>, status: &Status) {
+    let known = "bartizan_control_key_set_keys";
+    page.family(
+        known,
+        "gauge",
+        "Keys of an issuer of users' tokens that can be used; with none, all of its tokens are refused.",
+    );
+    for set in &status.key_sets {
+        page.sample(known, &[("key_set", &set.name)], set.keys as u64);
+    }
+    let checked = "bartizan_control_key_set_checked_timestamp_seconds";
+    page.family(
+        checked,
+        "gauge",
+        "When the issuer was last asked for its keys with success; 0: never.",
+    );
+    for set in &status.key_sets {
+        let at = u64::try_from(set.checked_at.unwrap_or(0)).unwrap_or(0);
+        page.sample(checked, &[("key_set", &set.name)], at);
+    }
+    let fetches = "bartizan_control_key_fetches_total";
+    page.family(
+        fetches,
+        "counter",
+        "Fetches of issuers' keys, by what became of them.",
+    );
+    for (result, count) in &status.counts.keys.fetches {
+        page.sample(fetches, &[("result", result)], *count);
+    }
+    page.counter(
+        "bartizan_control_unknown_keys_total",
+        "How often a proxy has seen a token of a key that its issuer is not known to have.",
+        status.counts.keys.unknown_keys,
+    );
 }
 
 fn write_counts(page: &mut Families<'_>, counts: &Counts) {
@@ -213,7 +259,7 @@ fn write_counts(page: &mut Families<'_>, counts: &Counts) {
     );
 }
 
-/// Writes Prometheus' text format 0.0.4. Names and label values here are our own words: nothing needs escaping.
+/// Writes Prometheus' text format 0.0.4.
 struct Families<'a>(&'a mut String);
 
 impl Families<'_> {
@@ -224,7 +270,7 @@ impl Families<'_> {
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
         let labels: Vec<_> = labels
             .iter()
-            .map(|(name, value)| format!("{name}=\"{value}\""))
+            .map(|(name, value)| format!("{name}=\"{}\"", escaped(value)))
             .collect();
         let labels = if labels.is_empty() {
             String::new()
@@ -250,4 +296,12 @@ impl Families<'_> {
             self.sample(name, &[("reason", reason)], *count);
         }
     }
+}
+
+/// A label's value; an issuer's URI is a document's text, not ours.
+fn escaped(value: &str) -> String {
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }

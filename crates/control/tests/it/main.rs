@@ -8,6 +8,8 @@
 )]
 
 mod admin;
+mod issuer;
+mod keys;
 mod live;
 mod plane;
 mod restart;

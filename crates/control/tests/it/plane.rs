@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bartizan_control::{ControlError, Options, Status, run, settings};
 use bartizan_identity::{BootstrapSecret, PrivateKey, Proof, Svid, hello_transcript, renewal_transcript};
-use bartizan_mesh::Profile;
+use bartizan_mesh::{PathRule, Profile};
 use bartizan_proto::v1alpha1::{
     Ack, DumpReply, DumpRequest, Hello, Nack, NodeHello, NodeOrder, NodeReport, Possession, ProxyMessage,
     SignReply, SignRequest, StatusRequest, Transaction, Vouch, node_report, proxy_message, sign_request,
@@ -141,11 +141,14 @@ impl Place {
             sources: vec![self.documents()],
             state_directory: self.state(),
             run_directory: self.run_directory(),
-            settings: settings(Profile::zero_trust(), domain),
+            settings: settings(Profile::zero_trust(), PathRule::RefuseAmbiguous, domain),
+            profile_is_chosen: false,
             svid_ttl: Duration::from_hours(1),
             gateway_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
             control: UnixListener::bind(&socket).unwrap(),
             admin: Some(admin),
+            jwks_ca: None,
+            key_times: bartizan_control::KeyTimes::default(),
             admin_token: Secret::new("token-of-this-run".to_owned()),
             strict: false,
             supervisor: None,
@@ -498,6 +501,11 @@ impl Session {
         let reason = reason.to_owned();
         self.send(proxy_message::Kind::Nack(Nack { version, reason }))
             .await;
+    }
+
+    /// Says something else.
+    pub(crate) async fn say(&self, message: ProxyMessage) {
+        self.messages.send(message).await.unwrap();
     }
 
     async fn send(&self, kind: proxy_message::Kind) {

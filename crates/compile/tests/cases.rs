@@ -35,8 +35,12 @@ struct Case {
     /// The case's own documents (`case.yaml`).
     #[serde(default)]
     documents: String,
+    /// One that comes with the binary; `zero-trust` when absent.
     #[serde(default)]
     profile: Option<String>,
+    /// Whether the command line names it.
+    #[serde(default)]
+    is_chosen: bool,
     #[serde(default)]
     trust_domain: Option<TrustDomain>,
     /// Of every planned pod what differs from "running and ready, at 10.66.0.2 and following in the order of names".
@@ -45,6 +49,12 @@ struct Case {
     /// Planned pods that no node has.
     #[serde(default)]
     unreported: Vec<String>,
+    /// The key sets that must be fetched, where that matters.
+    #[serde(default)]
+    key_sources: Option<Vec<String>>,
+    /// What was fetched of them at second 7.
+    #[serde(default)]
+    keys: BTreeMap<String, String>,
     /// `SEVERITY CODE FILE:LINE`, in the order of the files; notes are listed only where the case has some.
     #[serde(default)]
     findings: Vec<String>,
@@ -102,6 +112,7 @@ fn options(case: &Case) -> Options {
         paths,
     });
     options.base = PathBuf::from("/mesh");
+    options.profile_is_chosen = case.is_chosen;
     options
 }
 
@@ -204,6 +215,16 @@ fn run_case(given: &str, case: &Case) -> Vec<String> {
         let reported = case.pods.get(&spec.name.to_string());
         world.report_pod(report(spec, index, reported));
         index += 1;
+    }
+    for (name, jwks) in &case.keys {
+        world.report_keys(name, jwks.as_str().into(), 7);
+    }
+    if let Some(expected) = &case.key_sources {
+        let sources = world.key_sources();
+        let names: Vec<String> = sources.iter().map(|origin| origin.name.to_string()).collect();
+        if names != *expected {
+            problems.push(format!("expected key sources {expected:?}, found {names:?}"));
+        }
     }
     let plan: BTreeMap<String, Value> = world
         .plan()

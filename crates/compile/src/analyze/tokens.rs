@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bartizan_config::istio::{Jwks, RequestAuthentication};
 use bartizan_config::{Document, Finding, Resource, Severity};
-use bartizan_mesh::{Condition, Policy, PolicyKind, UserCredentials};
+use bartizan_mesh::{Action, Condition, Policy, PolicyKind, UserCredentials, WithoutPolicy};
 use bartizan_types::{NamespacedName, PodRole, PodSpec};
 
 use super::Analysis;
@@ -38,7 +38,10 @@ impl Analysis<'_> {
         if authentication.rules.is_empty() {
             return;
         }
-        if let Some(pod) = selected.iter().find(|pod| !self.asks_for_a_user(pod)) {
+        if let Some(pod) = selected
+            .iter()
+            .find(|pod| self.lets_in(pod) && !self.asks_for_a_user(pod))
+        {
             let what = format!(
                 "a request without a token passes: no policy asks workload `{}` for one",
                 pod.workload
@@ -46,6 +49,13 @@ impl Analysis<'_> {
             let finding = document.finding(codes::TOKEN_NOT_REQUIRED, Severity::Note, "spec.jwtRules", what);
             findings.push(finding.help(require_a_token(document, pod)));
         }
+    }
+
+    /// Whether anybody at all may be let in at a workload.
+    fn lets_in(&self, pod: &PodSpec) -> bool {
+        self.options.settings.profile.without_policy != WithoutPolicy::Deny
+            || view::policies_of(self.model, pod, self.options)
+                .any(|entry| entry.policy.action == Action::Allow && !entry.policy.dry_run)
     }
 
     /// Whether some policy of a workload, or the profile, speaks of a verified user.

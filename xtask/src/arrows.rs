@@ -9,8 +9,8 @@ use crate::run;
 const NOT_PURE: [&str; 9] = [
     "tokio", "hyper", "h2", "rustls", "socket2", "mio", "tonic", "kube", "nix",
 ];
-const PURE: [&str; 7] = [
-    "types", "proto", "config", "mesh", "compile", "decide", "cel",
+const PURE: [&str; 8] = [
+    "types", "proto", "config", "mesh", "compile", "decide", "prove", "cel",
 ];
 /// Only these rooms name a TLS or certificate crate.
 const TLS: [(&str, &[&str]); 4] = [

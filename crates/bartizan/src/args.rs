@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the documents have errors, 4 denied, 5 no mesh runs here, 6 this host does not permit a sandbox";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the documents have errors, 4 denied, 5 no mesh runs here, 6 this host does not permit a sandbox, 7 a claim is false, 8 a claim is not decided, 9 a change opens something, 10 a change only closes something";
 
 /// Which mesh.
 #[derive(Args, Debug, Clone)]
@@ -59,21 +59,16 @@ pub(crate) enum Command {
     Can(CanArgs),
     /// Why a request was denied or allowed: policy, rule, file and line
     Explain(ExplainArgs),
+    /// Show the profiles: what holds where no policy speaks
+    Profile(ProfileArgs),
     /// Make keys and tokens to try policies with
     Token(TokenArgs),
+    /// Whether claims hold for every request that a folder lets in, with a counterexample where not
+    Prove(ProveArgs),
     /// A test service: HTTP/1.1, HTTP/2, gRPC and TCP
     Echo(EchoArgs),
     /// Run a single proxy from a folder with a StaticProxy document, without a control plane
     Proxy(ProxyArgs),
-}
-
-/// What holds where no policy speaks.
-#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProfileName {
-    /// STRICT mTLS, nothing allowed unless a policy allows it
-    ZeroTrust,
-    /// Istio's defaults: PERMISSIVE, allowed unless a policy says otherwise
-    Istio,
 }
 
 /// How output looks.
@@ -89,9 +84,10 @@ pub(crate) enum Output {
 /// How documents are read.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct DocumentArgs {
-    /// What holds where no policy speaks
-    #[arg(long, value_enum, default_value = "zero-trust")]
-    pub(crate) profile: ProfileName,
+    /// What holds where no policy speaks: zero-trust, nist, istio, or a file with a Profile [default: a Profile among the
+    /// documents, else zero-trust]
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) profile: Option<String>,
     /// The mesh's trust domain
     #[arg(long, default_value = "cluster.local", value_name = "NAME")]
     pub(crate) trust_domain: String,
@@ -122,6 +118,9 @@ pub(crate) struct UpArgs {
     /// Where gateways listen on this machine
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub(crate) gateway_address: IpAddr,
+    /// Root certificates (PEM) of issuers of tokens that the system's own do not vouch for
+    #[arg(long, value_name = "FILE")]
+    pub(crate) jwks_ca: Option<PathBuf>,
     /// The port of the admin page on loopback; 0 takes any free one
     #[arg(long, default_value_t = 0, value_name = "PORT")]
     pub(crate) admin_port: u16,
@@ -269,6 +268,21 @@ pub(crate) struct CanArgs {
 }
 
 #[derive(Args, Debug, Clone)]
+pub(crate) struct ProveArgs {
+    /// Folders or files; the PolicyClaim documents among them are claims
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) sources: Vec<PathBuf>,
+    /// A file with more PolicyClaim documents
+    #[arg(long = "claim", value_name = "FILE")]
+    pub(crate) claims: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) documents: DocumentArgs,
+    /// How it looks
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug, Clone)]
 pub(crate) struct ExplainArgs {
     /// A decision id (`x-bartizan-decision`) or a request id (`x-request-id`)
     #[arg(required_unless_present = "last_denied")]
@@ -334,6 +348,24 @@ pub(crate) struct TokenSignArgs {
     /// How long it is good for
     #[arg(long, default_value = "10m", value_name = "DURATION", value_parser = duration)]
     pub(crate) lifetime: Duration,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct ProfileArgs {
+    #[command(subcommand)]
+    pub(crate) command: ProfileCommand,
+}
+
+#[derive(Subcommand, Debug, Clone)]
+pub(crate) enum ProfileCommand {
+    /// Name the profiles that come with bartizan
+    List,
+    /// Print a profile as the document that it is, to read or to change
+    Show {
+        /// Its name
+        #[arg(default_value = "zero-trust")]
+        name: String,
+    },
 }
 
 /// `90s`, `5m`, `1h`, `1h30m`, `500ms`.

@@ -7,6 +7,8 @@ pub(crate) mod down;
 pub(crate) mod echo;
 pub(crate) mod explain;
 pub(crate) mod logs;
+pub(crate) mod profile;
+pub(crate) mod prove;
 pub(crate) mod proxy;
 pub(crate) mod run;
 pub(crate) mod status;

@@ -1,5 +1,6 @@
 //! Exit codes that mean something: 0 done, 1 failed, 2 wrong usage (clap's), 3 the documents have errors, 4 denied,
-//! 5 no mesh runs here, 6 this host does not permit a sandbox.
+//! 5 no mesh runs here, 6 this host does not permit a sandbox, 7 a claim is false, 8 a claim is not decided, 9 a change
+//! opens something, 10 a change only closes something.
 
 use std::process::ExitCode;
 
@@ -13,6 +14,11 @@ pub(crate) const DENIED: u8 = 4;
 pub(crate) const NOT_RUNNING: u8 = 5;
 /// This host does not permit a sandbox.
 pub(crate) const HOST: u8 = 6;
+
+/// A claim is false.
+pub(crate) const CLAIM_FALSE: u8 = 7;
+/// No claim is false, and one could not be decided.
+pub(crate) const CLAIM_UNDECIDED: u8 = 8;
 
 /// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]

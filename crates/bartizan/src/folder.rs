@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 
 use bartizan_compile::Options;
-use bartizan_config::{Document, Finding, Severity};
-use bartizan_mesh::Profile;
+use bartizan_compile::profile::{built_in, read_profile};
+use bartizan_config::{Document, Finding, Severity, SourceFile, finding};
+use bartizan_mesh::{PathRule, Profile};
 use bartizan_types::TrustDomain;
 
-use crate::args::{DocumentArgs, ProfileName};
+use crate::args::DocumentArgs;
+use crate::exit::{Exit, FINDINGS, USAGE};
+use crate::text;
 
 /// A folder that was read.
 pub(crate) struct Folder {
@@ -23,13 +26,15 @@ impl Folder {
     /// Reads everything below `sources`.
     ///
     /// # Errors
-    /// When the trust domain is not one.
+    /// When the trust domain is not one, or there is no such profile.
     pub(crate) fn read(sources: &[PathBuf], args: &DocumentArgs) -> anyhow::Result<Self> {
-        let settings =
-            bartizan_control::settings(profile(args.profile), TrustDomain::parse(&args.trust_domain)?);
+        let chosen = profile(args.profile.as_deref())?;
+        let trust_domain = TrustDomain::parse(&args.trust_domain)?;
+        let settings = bartizan_control::settings(chosen.profile, chosen.paths, trust_domain);
         let scan = bartizan_control::source::file::read_folder(sources);
         let mut options = Options::new(settings);
         options.base = scan.base;
+        options.profile_is_chosen = chosen.is_chosen;
         let mut findings = scan.findings;
         let mut documents = Vec::new();
         for file in &scan.files {
@@ -67,10 +72,50 @@ pub(crate) fn has_errors(findings: &[Finding]) -> bool {
     findings.iter().any(|finding| finding.severity == Severity::Error)
 }
 
-/// The mesh's word for the profile of the command line.
-pub(crate) fn profile(name: ProfileName) -> Profile {
-    match name {
-        ProfileName::ZeroTrust => Profile::zero_trust(),
-        ProfileName::Istio => Profile::istio(),
-    }
+/// What holds where no policy speaks, as the command line has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Chosen {
+    pub(crate) profile: Profile,
+    pub(crate) paths: PathRule,
+    /// Whether the command line names it; a Profile among the documents then has no effect.
+    pub(crate) is_chosen: bool,
+}
+
+/// The profile that `--profile` names: one that comes with the binary, or a file with a Profile; `zero-trust` without it.
+///
+/// # Errors
+/// When there is neither such a profile nor such a file, or the file is not one Profile.
+pub(crate) fn profile(named: Option<&str>) -> anyhow::Result<Chosen> {
+    let name = named.unwrap_or("zero-trust");
+    let file = match built_in(name) {
+        Some(text) => SourceFile::new(name, text),
+        None => SourceFile::new(name, file(name)?),
+    };
+    let (profile, paths) = read_profile(&file).map_err(|findings| {
+        let text = if findings.is_empty() {
+            format!("`{name}` is not a file with one document of kind Profile")
+        } else {
+            let drawn = finding::render_all(&findings, text::paint());
+            format!("the profile `{name}` has errors\n{drawn}")
+        };
+        Exit::error(FINDINGS, text)
+    })?;
+    Ok(Chosen {
+        profile,
+        paths,
+        is_chosen: named.is_some(),
+    })
+}
+
+fn file(name: &str) -> anyhow::Result<String> {
+    let looks_like_a_file = name.contains(['/', '.']);
+    std::fs::read_to_string(name).map_err(|error| {
+        let names = crate::cmd::profile::names();
+        let text = if looks_like_a_file {
+            format!("read the profile `{name}`: {error}")
+        } else {
+            format!("there is no profile `{name}` and no such file; there are {names}")
+        };
+        Exit::error(USAGE, text)
+    })
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use bartizan_mesh::Profile;
+use bartizan_mesh::{PathRule, Profile};
 use bartizan_types::{Secret, TrustDomain};
 use serde::{Deserialize, Serialize};
 
@@ -61,12 +61,18 @@ pub(crate) struct ControlStart {
     pub(crate) run_directory: std::path::PathBuf,
     /// What holds where no policy speaks.
     pub(crate) profile: Profile,
+    /// What a path means with it.
+    pub(crate) paths: PathRule,
+    /// Whether the command line names it.
+    pub(crate) profile_is_chosen: bool,
     /// The mesh's trust domain.
     pub(crate) trust_domain: String,
     /// Lifetime of SVIDs.
     pub(crate) svid_ttl: Duration,
     /// Where gateways listen.
     pub(crate) gateway_address: std::net::IpAddr,
+    /// Roots of private issuers.
+    pub(crate) jwks_ca: Option<std::path::PathBuf>,
     /// Warnings are errors.
     pub(crate) strict: bool,
     /// For the admin page.
@@ -96,12 +102,19 @@ fn control(arguments: &[String]) -> anyhow::Result<()> {
         sources: start.sources,
         state_directory: start.state_directory,
         run_directory: start.run_directory,
-        settings: bartizan_control::settings(start.profile, TrustDomain::parse(&start.trust_domain)?),
+        settings: bartizan_control::settings(
+            start.profile,
+            start.paths,
+            TrustDomain::parse(&start.trust_domain)?,
+        ),
+        profile_is_chosen: start.profile_is_chosen,
         svid_ttl: start.svid_ttl,
         gateway_address: start.gateway_address,
         control: std::os::unix::net::UnixListener::from(inherited(start.control)),
         admin: Some(std::net::TcpListener::from(inherited(start.admin))),
         admin_token: Secret::new(start.admin_token),
+        jwks_ca: start.jwks_ca,
+        key_times: bartizan_control::KeyTimes::default(),
         strict: start.strict,
         supervisor: Some(parent.as_raw()),
         drain: drained,

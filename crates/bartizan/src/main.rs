@@ -36,8 +36,10 @@ fn main() -> ExitCode {
         Command::Status(_)
             | Command::Logs(_)
             | Command::Check(_)
+            | Command::Profile(_)
             | Command::Can(_)
             | Command::Explain(_)
+            | Command::Prove(_)
             | Command::Call(_)
     ) {
         signals::end_with_the_reader();
@@ -55,10 +57,12 @@ fn main() -> ExitCode {
         Command::Run(args) => place().and_then(|place| cmd::run::run(&place, args)),
         Command::Exec(args) => place().and_then(|place| cmd::run::exec(&place, args)),
         Command::Call(args) => place().and_then(|place| cmd::call::run(&place, &args)),
+        Command::Profile(args) => cmd::profile::run(&args),
         Command::Check(args) => cmd::check::run(&args),
         Command::Can(args) => cmd::can::run(place, &args),
         Command::Explain(args) => place().and_then(|place| cmd::explain::run(&place, &args)),
         Command::Token(args) => cmd::token::run(&args),
+        Command::Prove(args) => cmd::prove::run(&args),
         Command::Echo(args) => with_runtime(cmd::echo::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Proxy(args) => cmd::proxy::run(&args),
     };

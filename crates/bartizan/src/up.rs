@@ -101,10 +101,12 @@ async fn mesh(
     .await
     .map_err(host_problem)?;
     // Proxies have our own user id: what they must never read is taken out of their sight.
-    sandbox
-        .hide(&place.state.join("ca"))
-        .await
-        .context("hide the CA from the sandbox")?;
+    for (folder, what) in [("ca", "the CA"), ("keys", "the issuers' keys")] {
+        sandbox
+            .hide(&place.state.join(folder))
+            .await
+            .with_context(|| format!("hide {what} from the sandbox"))?;
+    }
     let (supervisor, supervising) = Supervisor::start(sandbox, events, supervisor_options(place, &args));
     let sources = args
         .sources
@@ -112,14 +114,24 @@ async fn mesh(
         .map(std::path::absolute)
         .collect::<Result<Vec<_>, _>>()
         .context("work out the folders' paths")?;
+    let jwks_ca = args
+        .jwks_ca
+        .as_ref()
+        .map(std::path::absolute)
+        .transpose()
+        .context("work out the path of the issuers' roots")?;
+    let chosen = crate::folder::profile(args.documents.profile.as_deref())?;
     let start = ControlStart {
         sources,
         state_directory: place.state.clone(),
         run_directory: place.run.clone(),
-        profile: crate::folder::profile(args.documents.profile),
+        profile: chosen.profile,
+        paths: chosen.paths,
+        profile_is_chosen: chosen.is_chosen,
         trust_domain: args.documents.trust_domain.clone(),
         svid_ttl: args.svid_ttl,
         gateway_address: args.gateway_address,
+        jwks_ca,
         strict: args.documents.strict,
         admin_token: token,
         control: 0,

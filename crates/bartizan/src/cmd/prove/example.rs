@@ -1,0 +1,354 @@
+//! An example request: judged by the code that decides, in words, and as the command that shows it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bartizan_decide::{
+    AuthorizerSays, ConnectionFacts, Denied, HttpFacts, Keys, Plan, TlsFacts, TokenRule, User, Verdict,
+    authorize_after, authorize_http, authorize_tcp, authorize_tcp_after, route,
+};
+use bartizan_prove::{HttpRequest, Request};
+use bartizan_types::{NamespacedName, RuleId};
+use serde_json::{Value, json};
+
+use crate::evaluate::Picture;
+
+/// Time of an example for which the time makes no difference: 2026-01-05, a Monday, at noon (UTC).
+const NOON: i64 = 1_767_614_400;
+
+/// A request with what `decide` says of it.
+pub(crate) struct Example {
+    /// The workload that is asked.
+    pub(crate) callee: NamespacedName,
+    /// As `can` takes it: the controller's name instead of the pod's.
+    to: String,
+    /// The request.
+    pub(crate) request: Request,
+    /// Whether it passes when every authorizer that is asked agrees.
+    pub(crate) allowed: bool,
+    /// An authorizer is asked first.
+    pub(crate) asks: bool,
+    /// Why it is refused.
+    pub(crate) reason: String,
+    /// The rule that decides, if one does.
+    pub(crate) rule: Option<RuleId>,
+    /// Where that rule stands.
+    place: Option<String>,
+}
+
+impl Example {
+    /// Asks `decide` about a request.
+    pub(crate) fn judged(picture: &Picture, callee: &NamespacedName, request: Request) -> Self {
+        let workload = picture.snapshot().workload(callee);
+        let to = workload.map_or_else(
+            || callee.to_string(),
+            |workload| format!("{}/{}", callee.namespace, workload.workload_name),
+        );
+        let (allowed, asks, reason, rule) = decided(picture, callee, &request);
+        let place = rule
+            .as_ref()
+            .and_then(|rule| picture.positions.rule(rule))
+            .map(|place| place.to_string());
+        Self {
+            callee: callee.clone(),
+            to,
+            request,
+            allowed,
+            asks,
+            reason,
+            rule,
+            place,
+        }
+    }
+
+    /// Who asks, as commands take it.
+    pub(crate) fn from(&self) -> String {
+        match self.request.peer.identity() {
+            None => "outside".to_owned(),
+            Some(id) => match (id.namespace(), id.service_account()) {
+                (Some(namespace), Some(account)) => format!("{namespace}/{account}"),
+                _ => id.as_str().to_owned(),
+            },
+        }
+    }
+
+    /// The rule with its file and line.
+    pub(crate) fn ruled(&self) -> Option<String> {
+        let rule = self.rule.as_ref()?;
+        let name = rule_words(rule);
+        Some(match &self.place {
+            Some(place) => format!("{name} ({place})"),
+            None => name,
+        })
+    }
+
+    /// In words, the rule, and the command.
+    pub(crate) fn lines(&self, sources: &[String]) -> Vec<String> {
+        let who = match self.request.peer.identity() {
+            Some(id) => id.as_str().to_owned(),
+            None => "anybody, in plaintext (outside)".to_owned(),
+        };
+        let mut lines = vec![
+            format!("from   {who}"),
+            format!("to     {} port {}", self.callee, self.request.port),
+        ];
+        match &self.request.http {
+            Some(http) => {
+                lines.push(format!("asks   {} {}", http.method, http.target));
+                if let Some(host) = &http.authority {
+                    lines.push(format!("       host: {host}"));
+                }
+                for (name, value) in &http.headers {
+                    lines.push(format!("       {name}: {value}"));
+                }
+                match &http.claims {
+                    Some(claims) => lines.push(format!("       token: {}", Value::Object(claims.clone()))),
+                    None => {}
+                }
+            }
+            None => lines.push("asks   for a TCP connection".to_owned()),
+        }
+        if let Some(source) = self.request.source {
+            lines.push(format!("       from address {source}"));
+        }
+        if let Some(remote) = self.request.remote {
+            lines.push(format!("       for a client at {remote}"));
+        }
+        if let Some(sni) = &self.request.sni {
+            lines.push(format!("       server name {sni}"));
+        }
+        if let Some(at) = self.request.at {
+            lines.push(format!("       at {}", timestamp(at)));
+        }
+        let verdict = match (self.allowed, self.ruled()) {
+            (true, Some(rule)) => format!("is let in by {rule}"),
+            (true, None) => "is let in: no policy refuses it, and the profile asks for none".to_owned(),
+            (false, Some(rule)) => format!("is refused by {rule}: {}", self.reason),
+            (false, None) => format!("is refused: {}", self.reason),
+        };
+        lines.push(verdict);
+        lines.push(format!("see    {}", self.command(sources)));
+        lines
+    }
+
+    /// The `can` command that shows it.
+    pub(crate) fn command(&self, sources: &[String]) -> String {
+        let mut words = vec![
+            "bartizan".to_owned(),
+            "can".to_owned(),
+            quoted(&self.from()),
+            quoted(&format!("{}:{}", self.to, self.request.port)),
+        ];
+        if let Some(http) = &self.request.http {
+            words.push(quoted(&http.method));
+            words.push(quoted(&http.target));
+            for (name, value) in &http.headers {
+                words.push("-H".to_owned());
+                words.push(quoted(&format!("{name}: {value}")));
+            }
+        }
+        for source in sources {
+            words.push("--in".to_owned());
+            words.push(quoted(source));
+        }
+        words.join(" ")
+    }
+
+    /// For programs.
+    pub(crate) fn to_json(&self, sources: &[String]) -> Value {
+        json!({
+            "from": self.from(),
+            "identity": self.request.peer.identity().map(ToString::to_string),
+            "to": self.callee.to_string(),
+            "port": self.request.port,
+            "sourceIp": self.request.source,
+            "remoteIp": self.request.remote,
+            "sni": self.request.sni,
+            "at": self.request.at.map(timestamp),
+            "request": self.request.http.as_ref().map(http_json),
+            "allowed": self.allowed,
+            "asksAuthorizer": self.asks,
+            "reason": (!self.allowed).then_some(&self.reason),
+            "rule": self.rule.as_ref().map(rule_words),
+            "place": self.place,
+            "command": self.command(sources),
+        })
+    }
+}
+
+/// `AuthorizationPolicy payments/ledger rules[0]`.
+pub(crate) fn rule_words(rule: &RuleId) -> String {
+    format!(
+        "{} {}/{} rules[{}]",
+        rule.kind, rule.namespace, rule.policy, rule.rule
+    )
+}
+
+fn http_json(http: &HttpRequest) -> Value {
+    json!({
+        "method": http.method,
+        "host": http.authority,
+        "path": http.target,
+        "headers": http.headers.iter().map(|(name, value)| json!([name, value])).collect::<Vec<_>>(),
+        "claims": http.claims,
+    })
+}
+
+fn timestamp(seconds: i64) -> String {
+    let time = bartizan_types::DateTime::from_unix(seconds, 0);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+        time.year, time.month, time.day, time.hour, time.minute, time.second
+    )
+}
+
+/// For a shell.
+fn quoted(word: &str) -> String {
+    let is_plain = !word.is_empty()
+        && word
+            .chars()
+            .all(|character| character.is_ascii_alphanumeric() || "-._/:=@%+,".contains(character));
+    if is_plain {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// Whether it is allowed, whether an authorizer is asked, why it is refused, and by which rule.
+fn decided(
+    picture: &Picture,
+    callee: &NamespacedName,
+    request: &Request,
+) -> (bool, bool, String, Option<RuleId>) {
+    let engine = picture.engine();
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let address = picture
+        .snapshot()
+        .workload(callee)
+        .and_then(|workload| workload.addresses.first().copied());
+    let source = request
+        .source
+        .or_else(|| picture.address_of(request.peer.identity()))
+        .unwrap_or(any);
+    let connection = ConnectionFacts {
+        local: callee,
+        peer: &request.peer,
+        source,
+        remote: request.remote.unwrap_or(source),
+        destination: SocketAddr::new(
+            request.destination.or(address).unwrap_or(any),
+            request.port.get(),
+        ),
+        sni: request.sni.as_deref(),
+        tls: request.tls.as_ref().map(|(version, cipher, group)| TlsFacts {
+            version,
+            cipher,
+            group,
+        }),
+        now: request.at.unwrap_or(NOON),
+    };
+    let mut asks = false;
+    let verdict = match &request.http {
+        None => {
+            let mut verdict = authorize_tcp(engine, &connection);
+            while let Ok(Verdict::Ask(ask)) = verdict {
+                asks = true;
+                verdict = authorize_tcp_after(engine, &connection, ask, AuthorizerSays::Allowed);
+            }
+            verdict
+        }
+        Some(http) => {
+            let user = http
+                .claims
+                .as_ref()
+                .and_then(|claims| user(picture, callee, claims));
+            if http.claims.is_some() && user.is_none() {
+                return (false, false, "no rule accepts such a token".to_owned(), None);
+            }
+            let mut facts = HttpFacts {
+                connection,
+                method: &http.method,
+                authority: http.authority.as_deref(),
+                target: &http.target,
+                headers: &http.headers,
+                user: user.as_deref(),
+                route_is_for_people: false,
+            };
+            facts.route_is_for_people = is_for_people(picture, callee, request, &facts);
+            let mut verdict = authorize_http(engine, &facts);
+            while let Ok(Verdict::Ask(ask)) = verdict {
+                asks = true;
+                verdict = authorize_after(engine, &facts, ask, AuthorizerSays::Allowed);
+            }
+            verdict
+        }
+    };
+    match verdict {
+        Ok(Verdict::Permit(permit)) => (
+            true,
+            asks,
+            String::new(),
+            engine.allowed_by(&permit).cloned(),
+        ),
+        Ok(Verdict::Ask(_)) => (false, true, "an authorizer is asked".to_owned(), None),
+        Err(denied) => (false, asks, denied.reason.to_string(), rule_of(&denied)),
+    }
+}
+
+/// Whether the route that a gateway sends it on is marked for people.
+fn is_for_people(
+    picture: &Picture,
+    callee: &NamespacedName,
+    request: &Request,
+    facts: &HttpFacts<'_, Vec<(String, String)>>,
+) -> bool {
+    let view = picture.snapshot().view(callee);
+    let Some(gateway) = view.and_then(|view| view.gateway.as_ref()) else {
+        return false;
+    };
+    match route(picture.engine(), gateway, request.port, facts, 0) {
+        Plan::Forward(forward) => forward.is_for_people,
+        Plan::Reply(_) => false,
+    }
+}
+
+fn rule_of(denied: &Denied) -> Option<RuleId> {
+    denied.rule().cloned()
+}
+
+/// The user of a token with these claims, if a rule of the workload accepts its issuer.
+fn user(
+    picture: &Picture,
+    callee: &NamespacedName,
+    claims: &serde_json::Map<String, Value>,
+) -> Option<Arc<User>> {
+    let snapshot = picture.snapshot();
+    let issuer = claims.get("iss").and_then(Value::as_str);
+    let audiences: Vec<&str> = match claims.get("aud") {
+        Some(Value::String(text)) => vec![text],
+        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    for name in &snapshot.view(callee)?.authentications {
+        let authentication = snapshot.authentication(name)?;
+        for (index, rule) in authentication.rules.iter().enumerate() {
+            let is_issuer = rule.issuer.is_none() || rule.issuer.as_deref() == issuer;
+            let is_audience = rule.audiences.is_empty()
+                || rule
+                    .audiences
+                    .iter()
+                    .any(|wanted| audiences.contains(&&**wanted));
+            if is_issuer && is_audience {
+                let rule = TokenRule {
+                    policy: name.clone(),
+                    index,
+                    rule: rule.clone(),
+                    keys: Keys::Missing { set: Arc::from("") },
+                };
+                return Some(Arc::new(User::new(&rule, "", claims.clone(), None)));
+            }
+        }
+    }
+    None
+}

@@ -41,3 +41,38 @@ fn examples_are_read_without_a_finding_that_matters() {
         assert!(!reading.documents.is_empty(), "{}", path.display());
     }
 }
+
+const DOCUMENTS: &str = include_str!("../../../../docs/documents.md");
+
+#[test]
+fn examples_of_the_reference_are_read_without_a_finding() {
+    let blocks: Vec<&str> = DOCUMENTS
+        .split("```yaml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(blocks.len() >= 4, "{}", blocks.len());
+    for block in blocks {
+        let reading = read(&SourceFile::new("docs/documents.md", block));
+        assert!(
+            reading.findings.is_empty(),
+            "{}",
+            render_all(&reading.findings, Paint::Plain)
+        );
+        assert_eq!(reading.documents.len(), 1, "{block}");
+    }
+}
+
+#[test]
+fn the_reference_names_every_variable_of_expressions() {
+    for (path, _) in bartizan_cel::Environment::access_rule().attributes() {
+        let (object, field) = path.split_once('.').unwrap_or((path, path));
+        let row = DOCUMENTS
+            .lines()
+            .find(|line| line.starts_with(&format!("| `{object}`")));
+        assert!(
+            row.is_some_and(|row| row.contains(&format!("`{field}`"))),
+            "`{path}` is not in the table of variables"
+        );
+    }
+}

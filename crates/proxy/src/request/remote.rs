@@ -8,11 +8,12 @@ use bartizan_wire::head::Headers;
 use super::headers::FORWARDED_FOR;
 
 /// At a gateway: the entry that the outermost of `trusted` proxies has written, which is the one of that number from the
-/// right. Without trusted proxies, or with fewer entries, or where that entry is not an address: `direct`.
+/// right, not counting the last, which the gateway itself has added. Without trusted proxies, or with fewer entries, or
+/// where that entry is not an address: `direct`.
 pub(super) fn at_gateway(headers: &Headers, direct: IpAddr, trusted: u32) -> IpAddr {
-    match usize::try_from(trusted).unwrap_or(usize::MAX).checked_sub(1) {
-        Some(skipped) => from_the_right(headers, skipped).unwrap_or(direct),
-        None => direct,
+    match usize::try_from(trusted) {
+        Ok(skipped @ 1..) => from_the_right(headers, skipped).unwrap_or(direct),
+        Ok(0) | Err(_) => direct,
     }
 }
 
@@ -43,7 +44,7 @@ fn from_the_right(headers: &Headers, skipped: usize) -> Option<IpAddr> {
 mod tests {
     use super::*;
 
-    fn headers(lines: &[&str]) -> Headers {
+    fn headers_of(lines: &[&str]) -> Headers {
         let mut headers = Headers::new();
         for line in lines {
             headers.append("X-Forwarded-For", line.as_bytes()).unwrap();
@@ -69,9 +70,10 @@ mod tests {
             (&["fd00::1"], 1, "fd00::1", "fd00::1"),
             (&["1.1.1.1,"], 1, "10.0.0.9", "10.0.0.9"),
         ] {
-            let headers = headers(lines);
+            let added: Vec<_> = lines.iter().copied().chain(["10.0.0.9"]).collect();
+            let (with_own, headers) = (headers_of(&added), headers_of(lines));
             assert_eq!(
-                at_gateway(&headers, direct, trusted).to_string(),
+                at_gateway(&with_own, direct, trusted).to_string(),
                 gateway,
                 "{lines:?} {trusted}"
             );

@@ -16,11 +16,26 @@ use crate::scene::{
     policy_name, policy_of, port,
 };
 
-struct Way {
-    scene: Scene,
-    gateway: Running,
-    address: SocketAddr,
-    app: App,
+pub struct Way {
+    pub scene: Scene,
+    pub gateway: Running,
+    pub address: SocketAddr,
+    pub app: App,
+}
+
+pub fn gateway_view() -> Resource {
+    Resource::View(View {
+        workload: name("edge/gate-0"),
+        identity: id("gate"),
+        labels: std::collections::BTreeMap::default(),
+        policies: vec![policy_name("edge/gate")],
+        authentications: Vec::new(),
+        is_for_people: false,
+        remote: RemoteAddress::default(),
+        mtls: MtlsMode::Strict,
+        inbound: Vec::new(),
+        gateway: Some(name("edge/gate")),
+    })
 }
 
 fn rule(prefix: &str) -> RouteRule {
@@ -39,7 +54,7 @@ fn rule(prefix: &str) -> RouteRule {
     }
 }
 
-fn way(methods: &[&str]) -> Way {
+pub fn way(methods: &[&str]) -> Way {
     let app = echo_app();
     let plan = Plan {
         rules: vec![allow("gate", &[])],
@@ -78,18 +93,7 @@ fn way(methods: &[&str]) -> Way {
     resources.retain(|resource| !matches!(**resource, Resource::View(_)));
     resources.extend(
         [
-            Resource::View(View {
-                workload: name("edge/gate-0"),
-                identity: id("gate"),
-                labels: std::collections::BTreeMap::default(),
-                policies: vec![policy_name("edge/gate")],
-                authentications: Vec::new(),
-                is_for_people: false,
-                remote: RemoteAddress::default(),
-                mtls: MtlsMode::Strict,
-                inbound: Vec::new(),
-                gateway: Some(name("edge/gate")),
-            }),
+            gateway_view(),
             policy_of("edge/gate", Action::Allow, vec![open]),
             Resource::Listener(Listener {
                 gateway: name("edge/gate"),

@@ -1,5 +1,6 @@
 //! Two proxies of this crate against each other in one process, over real sockets on loopback.
 #![expect(
+    clippy::panic,
     clippy::pedantic,
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -8,6 +9,8 @@
     reason = "tests"
 )]
 
+mod facts;
+mod authorizer;
 mod gateway;
 mod http1;
 mod http2;

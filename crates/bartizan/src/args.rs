@@ -257,6 +257,18 @@ pub(crate) struct CanArgs {
     /// A header of the request
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
     pub(crate) headers: Vec<String>,
+    /// A claim of the user's token, which is taken to be in order: NAME=TEXT, or NAME:=JSON
+    #[arg(long = "claim", value_name = "NAME=TEXT")]
+    pub(crate) claims: Vec<String>,
+    /// The caller's address
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) source_ip: Option<IpAddr>,
+    /// The client's address as trusted proxies tell it
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) remote_ip: Option<IpAddr>,
+    /// When, such as 2026-01-05T12:00:00Z [default: now]
+    #[arg(long, value_name = "TIME", value_parser = crate::text::time)]
+    pub(crate) at: Option<i64>,
     /// Judge this folder instead of the running mesh
     #[arg(long = "in", value_name = "DIR")]
     pub(crate) folder: Vec<PathBuf>,

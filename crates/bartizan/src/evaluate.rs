@@ -7,13 +7,17 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use bartizan_compile::{Positions, World};
 use bartizan_decide::{
-    ConnectionFacts, Destination, Engine, Explanation, HttpFacts, explain_http, explain_tcp, outbound,
+    AuthorizerSays, ConnectionFacts, Destination, Engine, Explanation, HttpFacts, Keys, Plan, TokenRule, User,
+    Verdict, authorize_after, authorize_http, authorize_tcp, authorize_tcp_after, explain_http, explain_tcp,
+    outbound, route,
 };
-use bartizan_mesh::{Key, Resource, Snapshot, Store, Transaction, wire_format};
+use bartizan_mesh::{JwtRule, Key, Resource, Snapshot, Store, Transaction, wire_format};
 use bartizan_proto::v1alpha1::DumpReply;
 use bartizan_types::{
     ContainerReport, NamespacedName, Peer, PodPhase, PodReport, Port, SpiffeId, TrustDomain, Version,
 };
+
+use serde_json::{Map, Value};
 
 use crate::folder::{Folder, has_errors};
 use crate::text;
@@ -31,6 +35,10 @@ pub(crate) struct Question<'a> {
     pub(crate) peer: &'a Peer,
     /// Its address; any when absent.
     pub(crate) source: Option<IpAddr>,
+    /// The client's address as trusted proxies tell it; the caller's own when absent.
+    pub(crate) remote: Option<IpAddr>,
+    /// When, in seconds since 1970.
+    pub(crate) at: i64,
     /// The workload that is asked.
     pub(crate) callee: &'a NamespacedName,
     /// Its port.
@@ -48,7 +56,21 @@ pub(crate) struct HttpQuestion<'a> {
     /// Path with query.
     pub(crate) target: &'a str,
     /// Headers, names in lower case.
-    pub(crate) headers: &'a [(String, String)],
+    pub(crate) headers: &'a Vec<(String, String)>,
+    /// The claims of a token that is in order; no token when absent.
+    pub(crate) claims: Option<&'a Map<String, Value>>,
+}
+
+/// What is judged of a question.
+pub(crate) struct Judged {
+    /// The decision, explained.
+    pub(crate) explanation: Explanation,
+    /// The status of the answer: 200 for what passes.
+    pub(crate) status: u16,
+    /// The user, where there is one.
+    pub(crate) user: Option<Arc<User>>,
+    /// An external authorizer is asked first, and taken to agree.
+    pub(crate) asks: bool,
 }
 
 impl Picture {
@@ -131,6 +153,11 @@ impl Picture {
         self.snapshot().settings().map(|settings| &settings.trust_domain)
     }
 
+    /// What decides.
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     /// What it is made of.
     pub(crate) fn snapshot(&self) -> &Snapshot {
         self.engine.snapshot()
@@ -140,36 +167,165 @@ impl Picture {
     ///
     /// # Errors
     /// When the callee is not known.
-    pub(crate) fn explain(&self, question: &Question<'_>) -> anyhow::Result<Explanation> {
+    pub(crate) fn judge(&self, question: &Question<'_>) -> anyhow::Result<Judged> {
         let snapshot = self.snapshot();
         let Some(workload) = snapshot.workload(question.callee) else {
             bail!("no workload `{}` is known", question.callee);
         };
         let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let address = workload.addresses.first().copied().unwrap_or(any);
+        let source = question
+            .source
+            .or_else(|| self.address_of(question.peer.identity()))
+            .unwrap_or(any);
         let connection = ConnectionFacts {
             local: question.callee,
             peer: question.peer,
-            source: question
-                .source
-                .or_else(|| self.address_of(question.peer.identity()))
-                .unwrap_or(any),
+            source,
+            remote: question.remote.unwrap_or(source),
             destination: SocketAddr::new(address, question.port.get()),
             sni: None,
+            tls: None,
+            now: question.at,
         };
-        Ok(match &question.http {
-            Some(http) => explain_http(
-                &self.engine,
-                &HttpFacts {
-                    connection,
-                    method: http.method,
-                    authority: http.authority,
-                    target: http.target,
-                    headers: http.headers,
-                },
-            ),
-            None => explain_tcp(&self.engine, &connection),
+        let Some(http) = &question.http else {
+            let mut asks = false;
+            let mut verdict = authorize_tcp(&self.engine, &connection);
+            while let Ok(Verdict::Ask(ask)) = verdict {
+                asks = true;
+                verdict = authorize_tcp_after(&self.engine, &connection, ask, AuthorizerSays::Allowed);
+            }
+            return Ok(Judged {
+                explanation: explain_tcp(&self.engine, &connection),
+                status: verdict.map_or_else(|denied| denied.status(), |_| 200),
+                user: None,
+                asks,
+            });
+        };
+        let user = match http.claims {
+            Some(claims) => match self.user_of(question.callee, claims) {
+                Some(user) => Some(user),
+                None => return Ok(self.nobody_accepts(question.callee, claims)),
+            },
+            None => None,
+        };
+        let mut facts = HttpFacts {
+            connection,
+            method: http.method,
+            authority: http.authority,
+            target: http.target,
+            headers: http.headers,
+            user: user.as_deref(),
+            route_is_for_people: false,
+        };
+        facts.route_is_for_people = self.route_is_for_people(&facts, question.port);
+        let explanation = explain_http(&self.engine, &facts);
+        let mut asks = false;
+        let mut verdict = authorize_http(&self.engine, &facts);
+        while let Ok(Verdict::Ask(ask)) = verdict {
+            asks = true;
+            verdict = authorize_after(&self.engine, &facts, ask, AuthorizerSays::Allowed);
+        }
+        Ok(Judged {
+            explanation,
+            status: verdict.map_or_else(|denied| denied.status(), |_| 200),
+            user,
+            asks,
         })
+    }
+
+    /// The user of a token with these claims: by the first rule of the workload that takes its issuer and audience.
+    pub(crate) fn user_of(&self, callee: &NamespacedName, claims: &Map<String, Value>) -> Option<Arc<User>> {
+        let issuer = claims.get("iss").and_then(Value::as_str);
+        let audiences: Vec<&str> = match claims.get("aud") {
+            Some(Value::String(text)) => vec![text],
+            Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
+            _ => Vec::new(),
+        };
+        let accepts = |rule: &JwtRule| {
+            rule.issuer.as_deref().is_none_or(|wanted| issuer == Some(wanted))
+                && (rule.audiences.is_empty()
+                    || rule.audiences.iter().any(|wanted| audiences.contains(&&**wanted)))
+        };
+        let (policy, index, rule) = self.token_rules(callee).find(|(_, _, rule)| accepts(rule))?;
+        let set = Arc::from("");
+        let rule = TokenRule {
+            policy: policy.clone(),
+            index,
+            rule: rule.clone(),
+            keys: Keys::Missing { set },
+        };
+        Some(Arc::new(User::new(&rule, "", claims.clone(), None)))
+    }
+
+    /// Every rule for tokens that counts for a workload: its document, its index there, and itself.
+    pub(crate) fn token_rules(
+        &self,
+        callee: &NamespacedName,
+    ) -> impl Iterator<Item = (&NamespacedName, usize, &JwtRule)> {
+        let names = self.snapshot().view(callee).map(|view| view.authentications.as_slice());
+        names
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|name| self.snapshot().authentication(name))
+            .flat_map(|document| {
+                let rules = document.rules.iter().enumerate();
+                rules.map(|(index, rule)| (&document.name, index, rule))
+            })
+    }
+
+    fn nobody_accepts(&self, callee: &NamespacedName, claims: &Map<String, Value>) -> Judged {
+        let text = |name: &str| claims.get(name).map_or_else(|| "none".to_owned(), ToString::to_string);
+        let accepted: Vec<String> = self
+            .token_rules(callee)
+            .map(|(document, index, rule)| {
+                let issuer = rule.issuer.as_deref().unwrap_or("any issuer");
+                let audiences = rule.audiences.join(", ");
+                let place = self
+                    .positions
+                    .resource("RequestAuthentication", document)
+                    .map(|place| format!(" ({place})"));
+                format!(
+                    "RequestAuthentication {document} jwtRules[{index}]{}: {issuer}, for [{audiences}]",
+                    place.unwrap_or_default()
+                )
+            })
+            .collect();
+        let reason = if accepted.is_empty() {
+            "a token counts for nothing here: no RequestAuthentication selects the workload".to_owned()
+        } else {
+            format!(
+                "no rule accepts a token of issuer {} for {}; accepted are {}",
+                text("iss"),
+                text("aud"),
+                accepted.join("; ")
+            )
+        };
+        Judged {
+            explanation: Explanation {
+                allowed: false,
+                reason,
+                decided_by: None,
+                canonical_path: None,
+                policies: Vec::new(),
+                change: None,
+            },
+            status: 401,
+            user: None,
+            asks: false,
+        }
+    }
+
+    /// Whether the route that a gateway sends it on is marked for people.
+    fn route_is_for_people(&self, facts: &HttpFacts<'_, Vec<(String, String)>>, port: Port) -> bool {
+        let view = self.snapshot().view(facts.connection.local);
+        let Some(gateway) = view.and_then(|view| view.gateway.as_ref()) else {
+            return false;
+        };
+        match route(&self.engine, gateway, port, facts, 0) {
+            Plan::Forward(forward) => forward.is_for_people,
+            Plan::Reply(_) => false,
+        }
     }
 
     /// The workload and its port that stand behind an address which was called: a service's, or a workload's own.
@@ -186,7 +342,7 @@ impl Picture {
     }
 
     /// The address of the one workload that has this identity.
-    fn address_of(&self, identity: Option<&SpiffeId>) -> Option<IpAddr> {
+    pub(crate) fn address_of(&self, identity: Option<&SpiffeId>) -> Option<IpAddr> {
         let identity = identity?;
         let mut having = self
             .snapshot()

@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal as _;
 
+use bartizan_types::DateTime;
+
 /// Rows in columns that are as wide as their widest cell; the last column is free.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
@@ -52,6 +54,33 @@ pub(crate) fn duration(duration: std::time::Duration) -> String {
         60..3600 => format!("{}m{}s", seconds / 60, seconds % 60),
         _ => format!("{}h{}m", seconds / 3600, seconds / 60 % 60),
     }
+}
+
+/// Seconds since 1970 of an RFC 3339 time in UTC, such as `2026-01-05T12:00:00Z`; fractions do not count.
+pub(crate) fn parse_time(text: &str) -> Option<i64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let mut date = date.splitn(3, '-');
+    let mut time = time.split('.').next()?.splitn(3, ':');
+    let mut part = |most: u8| -> Option<u8> { time.next()?.parse().ok().filter(|part| *part <= most) };
+    let (hour, minute, second) = (part(23)?, part(59)?, part(59)?);
+    let (year, month, day) = (date.next()?, date.next()?, date.next()?);
+    let moment = DateTime {
+        year: year.parse().ok()?,
+        month: month.parse().ok()?,
+        day: day.parse().ok()?,
+        hour,
+        minute,
+        second,
+        millisecond: 0,
+    };
+    // A day that is not in the calendar comes back as another one.
+    let seconds = moment.to_unix();
+    (DateTime::from_unix(seconds, 0) == moment).then_some(seconds)
+}
+
+/// [`parse_time`] for the command line.
+pub(crate) fn time(text: &str) -> Result<i64, String> {
+    parse_time(text).ok_or_else(|| format!("`{text}` is not a time such as 2026-01-05T12:00:00Z"))
 }
 
 #[cfg(test)]

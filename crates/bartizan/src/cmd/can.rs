@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use bartizan_decide::{Destination, backend};
 use bartizan_types::{Name, NamespacedName, Peer, Port, SpiffeId, TrustDomain};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use super::explain::{drawn, places};
 use crate::args::{CanArgs, Output};
@@ -32,6 +32,7 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
     };
     let peer = caller(&args.from, picture.trust_domain())?;
     let headers = headers(&args.headers)?;
+    let claims = claims(&args.claims)?;
     if !args.path.starts_with('/') && args.path != "*" {
         return Err(Exit::error(
             USAGE,
@@ -52,14 +53,18 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
         authority: Some(&callee.authority),
         target: &args.path,
         headers: &headers,
+        claims: claims.as_ref(),
     });
-    let explanation = picture.explain(&Question {
+    let judged = picture.judge(&Question {
         peer: &peer,
-        source: None,
+        source: args.source_ip,
+        remote: args.remote_ip,
+        at: args.at.unwrap_or_else(now),
         callee: &callee.workload,
         port: callee.port,
         http,
     })?;
+    let explanation = &judged.explanation;
     match args.output {
         Output::Json => println!(
             "{}",
@@ -68,11 +73,18 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
                 "to": callee.workload.to_string(),
                 "port": callee.port,
                 "allowed": explanation.allowed,
+                "status": judged.status,
+                "asksAuthorizer": judged.asks,
                 "explanation": explanation,
-                "places": places(&explanation, &picture.positions),
+                "places": places(explanation, &picture.positions),
             })
         ),
-        Output::Text => print!("{}", drawn(&explanation, &picture.positions)),
+        Output::Text => {
+            print!("{}", drawn(explanation, &picture.positions));
+            if judged.asks {
+                println!("an external authorizer is asked first; this is what holds when it agrees");
+            }
+        }
     }
     Ok(if explanation.allowed {
         ExitCode::SUCCESS
@@ -113,6 +125,24 @@ pub(crate) fn headers(texts: &[String]) -> anyhow::Result<Vec<(String, String)>>
             Ok((name.trim().to_ascii_lowercase(), value.trim().to_owned()))
         })
         .collect()
+}
+
+/// The claims of `--claim`; none when there are none.
+pub(crate) fn claims(texts: &[String]) -> anyhow::Result<Option<Map<String, Value>>> {
+    if texts.is_empty() {
+        return Ok(None);
+    }
+    let claims = texts.iter().map(|text| {
+        let (name, value) = super::token::claim(text)?;
+        Ok((name.to_owned(), value))
+    });
+    claims.collect::<anyhow::Result<_>>().map(Some)
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or_default())
 }
 
 fn unknown_service(snapshot: &bartizan_mesh::Snapshot, name: &str) -> String {

@@ -37,6 +37,9 @@ pub(crate) struct EchoArgs {
     /// A field that is added to JSON objects on their way (KEY=VALUE)
     #[arg(long = "enrich", value_name = "KEY=VALUE")]
     enrich: Vec<String>,
+    /// A request header that answers show, where something is handed on
+    #[arg(long = "show", value_name = "HEADER")]
+    show: Vec<String>,
 }
 
 /// What a service does with a request.
@@ -46,6 +49,7 @@ pub(crate) struct Behaviour {
     then: Option<Target>,
     from: Option<Target>,
     enrich: Vec<(String, String)>,
+    show: Vec<String>,
     store: store::Store,
 }
 
@@ -66,6 +70,7 @@ pub(crate) async fn run(args: EchoArgs) -> anyhow::Result<()> {
         then: args.then.as_deref().map(Target::parse).transpose()?,
         from: args.from.as_deref().map(Target::parse).transpose()?,
         enrich,
+        show: args.show.iter().map(|name| name.to_ascii_lowercase()).collect(),
         store: store::Store::default(),
     });
     let mut tasks = tokio::task::JoinSet::new();

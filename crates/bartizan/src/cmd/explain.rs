@@ -1,6 +1,8 @@
 //! `bartizan explain`: why a request was denied or allowed, from the proxy's log, what its proxy was told, and the same
 //! code that decided.
 
+mod user;
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use bartizan_types::{NamespacedName, Peer, Port, RuleId, SpiffeId};
 use serde_json::json;
 
 use crate::args::{ExplainArgs, Output};
-use crate::evaluate::{HttpQuestion, Picture, Question};
+use crate::evaluate::{HttpQuestion, Judged, Picture, Question};
 use crate::hops::{self, Hop};
 use crate::place::Place;
 use crate::{admin, with_runtime};
@@ -48,7 +50,11 @@ pub(crate) fn run(place: &Place, args: &ExplainArgs) -> anyhow::Result<ExitCode>
     match args.output {
         Output::Json => {
             let (explanation, positions, problem) = match &answer {
-                Ok((explanation, positions)) => (Some(explanation), Some(positions), None),
+                Ok(answer) => (
+                    Some(&answer.judged.explanation),
+                    Some(&answer.picture.positions),
+                    None,
+                ),
                 Err(error) => (None, None, Some(format!("{error:#}"))),
             };
             println!(
@@ -69,12 +75,7 @@ pub(crate) fn run(place: &Place, args: &ExplainArgs) -> anyhow::Result<ExitCode>
             }
             println!();
             match answer {
-                Ok((explanation, positions)) => {
-                    if explanation.allowed && judged.is_denied() {
-                        println!("since then something has changed; now it would be:");
-                    }
-                    print!("{}", drawn(&explanation, &positions));
-                }
+                Ok(answer) => print!("{}", answer.drawn(judged)),
                 Err(error) => println!("how it would be decided now cannot be told: {error:#}"),
             }
         }
@@ -107,8 +108,47 @@ fn look(place: &Place, id: Option<&str>) -> Vec<Hop> {
     }
 }
 
+/// A line of a log, judged again.
+struct Answer {
+    judged: Judged,
+    picture: Picture,
+    callee: NamespacedName,
+}
+
+impl Answer {
+    fn drawn(&self, hop: &Hop) -> String {
+        let mut out = String::new();
+        let explanation = &self.judged.explanation;
+        let was_refused = !hop.text("request_auth_error").is_empty();
+        if was_refused {
+            // The token itself is not written down, so it is not judged again.
+            out += &format!("denied: {}: {}\n", hop.text("response_code"), hop.text("response_code_details"));
+        } else if explanation.allowed && hop.is_denied() {
+            out += &match hop.text("authorizer") {
+                answer if answer.is_empty() => "since then something has changed; now it would be:\n".to_owned(),
+                answer => format!("policy lets it pass, and the authorizer did not: {answer}\n"),
+            };
+        }
+        out += &user::drawn(&self.picture, &self.callee, self.judged.user.as_deref(), Some(hop));
+        for (field, words) in [
+            ("audited_by", "audited by"),
+            ("istio_dry_run_allow_shadow_effective_policy_id", "in dry run let in by"),
+            ("istio_dry_run_deny_shadow_effective_policy_id", "in dry run denied by"),
+        ] {
+            let text = hop.text(field);
+            if !text.is_empty() && text != "[]" {
+                out += &format!("{words} {text}\n");
+            }
+        }
+        if !was_refused {
+            out += &drawn(explanation, &self.picture.positions);
+        }
+        out
+    }
+}
+
 /// Judges again what this line of a log is about, by what the proxy is told now.
-fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)> {
+fn explain(place: &Place, hop: &Hop) -> anyhow::Result<Answer> {
     place.must_run()?;
     let writer = NamespacedName::parse(&hop.written_by)?;
     // Everything that any proxy is told: the writer may be gone, as what `bartizan run` started is.
@@ -151,13 +191,16 @@ fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)>
     }
     let source: Option<std::net::SocketAddr> = hop.text("downstream_remote_address").parse().ok();
     let (method, authority, path) = (hop.text("method"), hop.text("authority"), hop.text("path"));
-    let headers = [
+    let headers = vec![
         ("user-agent".to_owned(), hop.text("user_agent")),
         ("x-request-id".to_owned(), hop.text("request_id")),
     ];
-    let explanation = picture.explain(&Question {
+    let claims = user::claims(hop);
+    let judged = picture.judge(&Question {
         peer: &peer,
         source: source.map(|source| source.ip()),
+        remote: hop.text("remote_address").parse().ok(),
+        at: user::time(hop),
         callee: &callee,
         port,
         http: (!method.is_empty()).then(|| HttpQuestion {
@@ -165,9 +208,14 @@ fn explain(place: &Place, hop: &Hop) -> anyhow::Result<(Explanation, Positions)>
             authority: Some(&authority),
             target: &path,
             headers: &headers,
+            claims: claims.as_ref(),
         }),
     })?;
-    Ok((explanation, picture.positions))
+    Ok(Answer {
+        judged,
+        picture,
+        callee,
+    })
 }
 
 fn listener_port(

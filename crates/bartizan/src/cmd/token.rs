@@ -62,19 +62,26 @@ fn claims(args: &TokenSignArgs, now: Duration) -> anyhow::Result<Map<String, Val
     claims.insert("iat".to_owned(), now.as_secs().into());
     claims.insert("exp".to_owned(), (now + args.lifetime).as_secs().into());
     for text in &args.claims {
-        let (name, value) = claim(text).ok_or_else(|| {
-            Exit::error(
-                USAGE,
-                format!("claim `{text}`: it has the form NAME=TEXT, or NAME:=JSON for anything but a text"),
-            )
-        })?;
+        let (name, value) = claim(text)?;
         claims.insert(name.to_owned(), value);
     }
     Ok(claims)
 }
 
 /// `name=text`, or `name:=json`.
-fn claim(text: &str) -> Option<(&str, Value)> {
+///
+/// # Errors
+/// When it is neither.
+pub(crate) fn claim(text: &str) -> anyhow::Result<(&str, Value)> {
+    parts(text).ok_or_else(|| {
+        Exit::error(
+            USAGE,
+            format!("claim `{text}`: it has the form NAME=TEXT, or NAME:=JSON for anything but a text"),
+        )
+    })
+}
+
+fn parts(text: &str) -> Option<(&str, Value)> {
     let (name, value) = text.split_once('=')?;
     let (name, value) = match name.strip_suffix(':') {
         Some(name) => (name, serde_json::from_str(value).ok()?),
@@ -105,10 +112,10 @@ mod tests {
 
     #[test]
     fn a_claim_is_a_text_or_json() {
-        assert_eq!(claim("a=b=c"), Some(("a", json!("b=c"))));
-        assert_eq!(claim("a:=[1,true]"), Some(("a", json!([1, true]))));
-        assert_eq!(claim("a:=nonsense"), None);
-        assert_eq!(claim("=b"), None);
-        assert_eq!(claim("a"), None);
+        assert_eq!(parts("a=b=c"), Some(("a", json!("b=c"))));
+        assert_eq!(parts("a:=[1,true]"), Some(("a", json!([1, true]))));
+        assert_eq!(parts("a:=nonsense"), None);
+        assert_eq!(parts("=b"), None);
+        assert_eq!(parts("a"), None);
     }
 }

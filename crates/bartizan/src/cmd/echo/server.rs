@@ -155,10 +155,11 @@ async fn hand_on(
             let text = String::from_utf8_lossy(&answer.body);
             let result: serde_json::Value = serde_json::from_str(&text)
                 .unwrap_or_else(|_| text.lines().map(parsed_line).collect::<Vec<_>>().into());
-            let mut reply = json(
-                status,
-                &serde_json::json!({ "service": behaviour.name, "answer": result }),
-            );
+            let mut told = serde_json::json!({ "service": behaviour.name, "answer": result });
+            if !behaviour.show.is_empty() {
+                told["got"] = shown(&parts.headers, &behaviour.show);
+            }
+            let mut reply = json(status, &told);
             if let Some(decision) = answer.headers.get("x-bartizan-decision") {
                 reply
                     .headers_mut()
@@ -171,6 +172,16 @@ async fn hand_on(
             &serde_json::json!({ "service": behaviour.name, "error": format!("{error:#}") }),
         ),
     }
+}
+
+/// These headers as the service got them; one that did not come is null.
+fn shown(headers: &HeaderMap, names: &[String]) -> serde_json::Value {
+    let value = |name: &String| {
+        headers
+            .get(name)
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    names.iter().map(|name| (name.clone(), value(name))).collect()
 }
 
 async fn answer_grpc(parts: &http::request::Parts, body: &Bytes, behaviour: &Behaviour) -> Response<Body> {

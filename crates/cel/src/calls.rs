@@ -168,7 +168,7 @@ impl Checker<'_> {
             Ok(path) => {
                 return checked(range, Type::Bool, Kind::HasAttribute(path), Extent::SCALAR, 1);
             }
-            Err(of) => of,
+            Err(of) => *of,
         };
         if !matches!(of.expression.of, Type::Map(..) | Type::Dyn) {
             return self.select(range, of, field);

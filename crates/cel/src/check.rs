@@ -240,10 +240,10 @@ impl<'e> Checker<'e> {
         range: &Range<usize>,
         of: &Node,
         field: &Word,
-    ) -> Result<Arc<str>, Checked> {
+    ) -> Result<Arc<str>, Box<Checked>> {
         let of = self.any(of);
         let Type::Object(path) = &of.expression.of else {
-            return Err(of);
+            return Err(Box::new(of));
         };
         let full = format!("{path}.{}", field.text);
         match self.environment.attribute(&full) {
@@ -253,7 +253,7 @@ impl<'e> Checker<'e> {
             }
             None => {
                 let path = Arc::clone(path);
-                Err(self.no_field(range, &path, field))
+                Err(Box::new(self.no_field(range, &path, field)))
             }
         }
     }

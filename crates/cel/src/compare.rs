@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 
+use crate::error::Reason;
 use crate::evaluate::Meter;
 use crate::extent::BYTES_A_STEP;
 use crate::value::{List, Map, Value};
@@ -81,15 +82,18 @@ fn is_same_key(known: &Value<'_>, key: &Value<'_>) -> bool {
     }
 }
 
-/// The order of two values; `None` when they have none. Of a NaN: `Some(None)`, for every comparison with it is false.
-pub(crate) fn order(left: &Value<'_>, right: &Value<'_>) -> Option<Option<Ordering>> {
+/// The order of two values; `None` with a NaN, for every comparison with it is false.
+///
+/// # Errors
+/// When values of such types have no order.
+pub(crate) fn order(left: &Value<'_>, right: &Value<'_>) -> Result<Option<Ordering>, Reason> {
     match (left, right) {
-        (Value::Bool(left), Value::Bool(right)) => Some(Some(left.cmp(right))),
-        (Value::String(left), Value::String(right)) => Some(Some(left.as_str().cmp(right.as_str()))),
-        (Value::Timestamp(left), Value::Timestamp(right)) => Some(Some(left.cmp(right))),
-        (Value::Duration(left), Value::Duration(right)) => Some(Some(left.cmp(right))),
-        (Value::Int(_) | Value::Double(_), Value::Int(_) | Value::Double(_)) => Some(numbers(left, right)),
-        _ => None,
+        (Value::Bool(left), Value::Bool(right)) => Ok(Some(left.cmp(right))),
+        (Value::String(left), Value::String(right)) => Ok(Some(left.as_str().cmp(right.as_str()))),
+        (Value::Timestamp(left), Value::Timestamp(right)) => Ok(Some(left.cmp(right))),
+        (Value::Duration(left), Value::Duration(right)) => Ok(Some(left.cmp(right))),
+        (Value::Int(_) | Value::Double(_), Value::Int(_) | Value::Double(_)) => Ok(numbers(left, right)),
+        _ => Err(Reason::NoSuchOverload),
     }
 }
 

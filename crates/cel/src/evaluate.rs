@@ -300,7 +300,7 @@ impl<'a, A: Activation + ?Sized> Evaluation<'a, A> {
             let bytes = left.as_str().len().min(right.as_str().len());
             self.spend(bytes as u64 / BYTES_A_STEP, at)?;
         }
-        order(left, right).ok_or_else(|| EvalError::new(Reason::NoSuchOverload, &at.range))
+        order(left, right).map_err(|reason| EvalError::new(reason, &at.range))
     }
 
     fn membership(
@@ -544,7 +544,7 @@ fn entries_and_bytes(value: &Value<'_>) -> u64 {
 }
 
 /// The text itself where nothing is to change.
-fn changed<'a>(text: Text<'a>, changes: impl Fn(char) -> bool, change: impl Fn(&str) -> String) -> Value<'a> {
+fn changed(text: Text<'_>, changes: impl Fn(char) -> bool, change: impl Fn(&str) -> String) -> Value<'_> {
     if text.as_str().contains(changes) {
         Value::from(change(text.as_str()))
     } else {

@@ -9,6 +9,11 @@
 //! values, `type`, namespaced functions, and time zones other than UTC and fixed offsets. An object (`source`) is a name for
 //! its fields and no value. The pattern of `matches`, the block of `inBlock` and the keys of a map are literals.
 
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "an operator is defined for few types and all others are one error"
+)]
+
 mod block;
 mod calls;
 mod check;

@@ -17,10 +17,11 @@ pub(crate) fn result(operator: Operator, left: &Type, right: &Type) -> Option<Ty
             left,
             right,
         ) => return are_ordered(left, right).then_some(Bool),
-        (Operator::Add, Timestamp, Duration) | (Operator::Add, Duration, Timestamp) => Timestamp,
-        (Operator::Add | Operator::Subtract, Duration, Duration) => Duration,
-        (Operator::Subtract, Timestamp, Duration) => Timestamp,
-        (Operator::Subtract, Timestamp, Timestamp) => Duration,
+        (Operator::Add | Operator::Subtract, Timestamp, Duration) | (Operator::Add, Duration, Timestamp) => {
+            Timestamp
+        }
+        (Operator::Add | Operator::Subtract, Duration, Duration)
+        | (Operator::Subtract, Timestamp, Timestamp) => Duration,
         (Operator::Add, String, String) => String,
         (Operator::Add, Type::List(left), Type::List(right)) => Type::list_of(left.joined(right)),
         (Operator::Add | Operator::Subtract | Operator::Multiply | Operator::Divide, Double, Double) => {

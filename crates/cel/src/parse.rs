@@ -59,14 +59,14 @@ impl Parser {
     fn expression(&mut self) -> Result<Node, Problem> {
         self.depth += 1;
         if self.depth > MOST_DEPTH {
-            return Err(self.too_deep(self.range()));
+            return Err(too_deep(self.range()));
         }
         let condition = self.any_of()?;
         let node = if self.take_sign("?") {
             let then = self.any_of()?;
             self.need(":", "a condition has two values: `condition ? then : otherwise`")?;
             let otherwise = self.expression()?;
-            self.node(
+            node_of(
                 condition.range.start..otherwise.range.end,
                 Syntax::Conditional {
                     condition: Box::new(condition),
@@ -107,7 +107,7 @@ impl Parser {
             end = next.range.end;
             all.push(next);
         }
-        self.node(start..end, whole(all))
+        node_of(start..end, whole(all))
     }
 
     /// Comparisons (0), sums (1), products (2): each to the left.
@@ -120,7 +120,7 @@ impl Parser {
         while let Some(operator) = self.operator(power) {
             self.at += 1;
             let right = self.binary(power + 1)?;
-            left = self.node(
+            left = node_of(
                 left.range.start..right.range.end,
                 Syntax::Binary {
                     operator,
@@ -159,7 +159,7 @@ impl Parser {
             signs.push((sign, self.range().start));
             self.at += 1;
             if signs.len() > MOST_DEPTH {
-                return Err(self.too_deep(start..self.range().end));
+                return Err(too_deep(start..self.range().end));
             }
         }
         // The least number has no positive one.
@@ -174,7 +174,7 @@ impl Parser {
         for (sign, at) in signs.into_iter().rev() {
             let range = at..node.range.end;
             let of = Box::new(node);
-            node = self.node(
+            node = node_of(
                 range,
                 if sign == "!" {
                     Syntax::Not(of)
@@ -194,7 +194,7 @@ impl Parser {
             if self.take_sign("[") {
                 let key = self.expression()?;
                 let end = self.need("]", "an index is closed with `]`")?;
-                node = self.node(
+                node = node_of(
                     start..end,
                     Syntax::Index {
                         of: Box::new(node),
@@ -205,7 +205,7 @@ impl Parser {
                 let field = self.field()?;
                 if self.take_sign("(") {
                     let (arguments, end) = self.list(")")?;
-                    node = self.node(
+                    node = node_of(
                         start..end,
                         Syntax::Call {
                             receiver: Some(Box::new(node)),
@@ -214,7 +214,7 @@ impl Parser {
                         },
                     )?;
                 } else {
-                    node = self.node(
+                    node = node_of(
                         start..field.range.end,
                         Syntax::Select {
                             of: Box::new(node),
@@ -257,7 +257,7 @@ impl Parser {
             Lexeme::Sign("[") => {
                 self.at += 1;
                 let (all, end) = self.list("]")?;
-                return self.node(range.start..end, Syntax::List(all));
+                return node_of(range.start..end, Syntax::List(all));
             }
             Lexeme::Sign("{") => {
                 self.at += 1;
@@ -281,13 +281,13 @@ impl Parser {
                     let what = "the number does not fit into 64 bits with a sign";
                     return Err(Problem::new(start..range.end, what));
                 };
-                return self.node(start..range.end, Syntax::Literal(Literal::Int(value)));
+                return node_of(start..range.end, Syntax::Literal(Literal::Int(value)));
             }
             Lexeme::Double(value) => {
                 self.at += 1;
                 let start = negative_at.unwrap_or(range.start);
                 let value = if negative_at.is_some() { -value } else { value };
-                return self.node(start..range.end, Syntax::Literal(Literal::Double(value)));
+                return node_of(start..range.end, Syntax::Literal(Literal::Double(value)));
             }
             Lexeme::Text(text) => Literal::String(text.into()),
             Lexeme::End if self.tokens.len() == 1 => {
@@ -299,7 +299,7 @@ impl Parser {
             }
         };
         self.at += 1;
-        self.node(range, Syntax::Literal(literal))
+        node_of(range, Syntax::Literal(literal))
     }
 
     fn name(&mut self, text: String) -> Result<Node, Problem> {
@@ -315,10 +315,10 @@ impl Parser {
             return Err(self.unexpected("messages cannot be made here"));
         }
         if !self.take_sign("(") {
-            return self.node(range, Syntax::Name(text));
+            return node_of(range, Syntax::Name(text));
         }
         let (arguments, end) = self.list(")")?;
-        self.node(
+        node_of(
             range.start..end,
             Syntax::Call {
                 receiver: None,
@@ -350,33 +350,17 @@ impl Parser {
         loop {
             let end = self.range().end;
             if self.take_sign("}") {
-                return self.node(start..end, Syntax::Map(entries));
+                return node_of(start..end, Syntax::Map(entries));
             }
             let key = self.expression()?;
             self.need(":", "a key and its value are written `key: value`")?;
             entries.push((key, self.expression()?));
             let end = self.range().end;
             if self.take_sign("}") {
-                return self.node(start..end, Syntax::Map(entries));
+                return node_of(start..end, Syntax::Map(entries));
             }
             self.need(",", "`,` or `}` is expected")?;
         }
-    }
-
-    fn node(&self, range: Range<usize>, syntax: Syntax) -> Result<Node, Problem> {
-        let node = Node::new(range, syntax);
-        if node.depth > MOST_DEPTH {
-            // What is dropped here is no deeper than one more than what is allowed.
-            return Err(self.too_deep(node.range));
-        }
-        Ok(node)
-    }
-
-    fn too_deep(&self, range: Range<usize>) -> Problem {
-        Problem::new(
-            range,
-            format!("more than {MOST_DEPTH} expressions are inside each other"),
-        )
     }
 
     fn peek(&self) -> &Lexeme {
@@ -413,4 +397,20 @@ impl Parser {
     fn unexpected(&self, what: &str) -> Problem {
         Problem::new(self.range(), what)
     }
+}
+
+fn too_deep(range: Range<usize>) -> Problem {
+    Problem::new(
+        range,
+        format!("more than {MOST_DEPTH} expressions are inside each other"),
+    )
+}
+
+/// A node, unless it is too deep.
+fn node_of(range: Range<usize>, syntax: Syntax) -> Result<Node, Problem> {
+    let node = Node::new(range, syntax);
+    if node.depth > MOST_DEPTH {
+        return Err(too_deep(node.range));
+    }
+    Ok(node)
 }

@@ -145,6 +145,9 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// The largest text that is read as YAML; Kubernetes takes no larger ConfigMap.
+const LARGEST_INNER_BYTES: usize = 1024 * 1024;
+
 impl Value<'_> {
     /// The places of this scalar's text; the text's own start where it is not a scalar.
     pub(crate) fn inner(self) -> Inner {
@@ -160,8 +163,17 @@ impl Value<'_> {
     /// wrong with it is reported.
     pub(crate) fn inner_yaml(self) -> Option<Node> {
         let text = self.text()?;
+        if text.len() > LARGEST_INNER_BYTES {
+            let what = format!(
+                "`{}` has {} bytes; at most {LARGEST_INNER_BYTES} are read",
+                self.name,
+                text.len()
+            );
+            self.error(codes::TOO_LARGE, what);
+            return None;
+        }
         let file = SourceFile::new("", text);
-        let sink = Sink::new(&file);
+        let sink = Sink::inner(&file);
         let mut roots = parse(text, &sink);
         let inner = Lines {
             starts: crate::source::line_starts(text),

@@ -13,6 +13,7 @@ pub(crate) struct Sink {
     findings: RefCell<Vec<Finding>>,
     errors: Cell<usize>,
     secret: Cell<bool>,
+    inner: bool,
 }
 
 const MOST_FINDINGS: usize = 1_000;
@@ -27,7 +28,20 @@ impl Sink {
             findings: RefCell::default(),
             errors: Cell::new(0),
             secret: Cell::new(false),
+            inner: false,
         }
+    }
+
+    /// Findings of a text inside of a file, whose places are the text's own.
+    pub(crate) fn inner(text: &SourceFile) -> Self {
+        Self {
+            inner: true,
+            ..Self::new(text)
+        }
+    }
+
+    pub(crate) fn is_inner(&self) -> bool {
+        self.inner
     }
 
     /// From now on, whether source lines and values stay out of findings.

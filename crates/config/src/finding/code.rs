@@ -77,7 +77,7 @@ pub mod codes {
 
     codes! {
         TOO_LARGE = "BZ0101", "file too large",
-            "A file holds at most 10 MiB. Split it, or take data that is not configuration out of the folder.";
+            "A file holds at most 10 MiB. Split it, or take data that is not configuration out of the folder. YAML and keys that stand in a text inside of a document have at most 1 MiB.";
         BROKEN_YAML = "BZ0102", "broken YAML or JSON",
             "The text is not well-formed YAML 1.2 (JSON is a part of it). The document is skipped up to the next `---`; the other documents of the file are still read.";
         DUPLICATE_KEY = "BZ0103", "key written twice",

@@ -11,7 +11,7 @@ mod jwks;
 
 use super::target::{PolicyTarget, read_target};
 use crate::field::{Fields, Value};
-use crate::finding::codes;
+use crate::finding::{Severity, codes};
 use crate::gateway_api::is_protected_header;
 use crate::names;
 
@@ -115,7 +115,7 @@ pub(crate) fn read(fields: &Fields<'_>) -> Option<RequestAuthentication> {
 
 fn warn_of_no_rules(fields: &Fields<'_>) {
     fields.sink.push(
-        crate::Severity::Warning,
+        Severity::Warning,
         codes::POINTLESS_RULE,
         fields.spot,
         "there are no `jwtRules`, so no token is looked at",
@@ -132,6 +132,16 @@ fn read_rule(value: Value<'_>) -> Option<JwtRule> {
         let issuer_value = fields.get("issuer");
         let issuer = issuer_value.and_then(read_word);
         let audiences = read_words(fields, "audiences");
+        if audiences.is_empty() && !fields.has("audiences") {
+            fields.sink.push(
+                Severity::Note,
+                codes::UNSAFE,
+                issuer_value.map_or(fields.spot, |value| value.spot),
+                "a token that the issuer made for another service is taken too",
+                None,
+                Some("name what tokens for this service have as `aud` in `audiences`".to_owned()),
+            );
+        }
         let jwks = read_jwks(fields, issuer_value, issuer.as_ref());
         let from_headers = read_headers(fields);
         let from_params = read_words(fields, "fromParams");

@@ -407,10 +407,13 @@ fn read_key(node: Node, seen: &mut HashMap<Box<str>, Position>, sink: &Sink) -> 
         ScalarKind::Text | ScalarKind::Boolean(_) | ScalarKind::Integer(_) | ScalarKind::Number => {}
     }
     if let Some(first) = seen.insert(scalar.text.clone(), node.spot.position) {
-        let what = format!(
-            "{} is written twice; the first is at {first}",
-            sink.quoted(&scalar.text)
-        );
+        let key = sink.quoted(&scalar.text);
+        // Places of a text inside of a file are not those that a reader sees.
+        let what = if sink.is_inner() {
+            format!("{key} is written twice")
+        } else {
+            format!("{key} is written twice; the first is at {first}")
+        };
         sink.error_help(codes::DUPLICATE_KEY, node.spot, what, "keep one of the two");
         return Key::Refused;
     }

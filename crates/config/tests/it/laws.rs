@@ -203,3 +203,49 @@ fn long_lines_are_read() {
     let reading = check(&text);
     assert!(reading.findings.is_empty(), "{:?}", reading.findings);
 }
+
+#[test]
+fn texts_inside_of_documents_are_bounded() {
+    let mesh = |text: &str| {
+        let text = serde_json::to_string(text).expect("a text is JSON");
+        check(&format!(
+            "{{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"metadata\": {{\"name\": \"istio\"}}, \"data\": {{\"mesh\": {text}}}}}"
+        ))
+    };
+    let found = |reading: Reading| {
+        reading
+            .findings
+            .into_iter()
+            .map(|finding| finding.code.id)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(found(mesh(&" ".repeat(1 << 20))), Vec::<&str>::new());
+    assert_eq!(found(mesh(&" ".repeat((1 << 20) + 1))), ["BZ0101"]);
+    assert_eq!(found(mesh(&"[".repeat(200))), ["BZ0104"]);
+    let many = "a: b\n".repeat(1000);
+    assert_eq!(
+        found(mesh(&many)).len(),
+        21,
+        "20 of a thousand, and the field that does not exist"
+    );
+
+    let token = |jwks: &str| {
+        let jwks = serde_json::to_string(jwks).expect("a text is JSON");
+        check(&format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: a}}\nspec: {{jwtRules: [{{issuer: a, audiences: [b], jwks: {jwks}}}]}}\n"
+        ))
+    };
+    let key = r#"{"kty":"OKP","crv":"Ed25519","x":"AA"}"#;
+    let set = |keys: usize| format!("{{\"keys\": [{}]}}", vec![key; keys].join(","));
+    assert_eq!(found(token(&set(256))), Vec::<&str>::new());
+    assert_eq!(found(token(&set(257))), ["BZ0116"]);
+    assert_eq!(found(token(&" ".repeat((1 << 20) + 1))), ["BZ0101"]);
+    assert_eq!(found(token(&"[".repeat(100_000))), ["BZ0114"]);
+
+    let expression = "!".repeat(100_000);
+    let reading = check(&format!(
+        "apiVersion: bartizan.dev/v1alpha1\nkind: AccessRule\nmetadata: {{name: a}}\nspec: {{action: DENY, rules: [{{when: '{expression}'}}, {{when: '{}'}}]}}\n",
+        "(".repeat(8_000)
+    ));
+    assert_eq!(found(reading), ["BZ0125", "BZ0125"]);
+}

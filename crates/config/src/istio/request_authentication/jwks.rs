@@ -9,9 +9,21 @@ use serde_json::Value as Json;
 use crate::field::Value;
 use crate::finding::codes;
 
+/// The largest set and the most keys of it that a proxy reads.
+const LARGEST_BYTES: usize = 1024 * 1024;
+const MOST_KEYS: usize = 256;
+
 /// The text, where it is a set of keys.
 pub(super) fn read(value: Value<'_>) -> Option<Arc<str>> {
     let text = value.text()?;
+    if text.len() > LARGEST_BYTES {
+        let what = format!(
+            "`jwks` has {} bytes; at most {LARGEST_BYTES} are read",
+            text.len()
+        );
+        value.error(codes::TOO_LARGE, what);
+        return None;
+    }
     let json: Json = match serde_json::from_str(text) {
         Ok(json) => json,
         Err(error) => {
@@ -31,6 +43,11 @@ pub(super) fn read(value: Value<'_>) -> Option<Arc<str>> {
         );
         return None;
     };
+    if keys.len() > MOST_KEYS {
+        let what = format!("`jwks` has {} keys; at most {MOST_KEYS} are read", keys.len());
+        value.error(codes::OUT_OF_RANGE, what);
+        return None;
+    }
     let mut ids = BTreeSet::new();
     let mut usable = 0;
     let errors = value.sink.errors();

@@ -128,10 +128,8 @@ impl Objection {
     /// The label's value.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Denied(denied) => match denied.reason {
-                Reason::TokenRefused(_) => "token",
-                _ => "policy",
-            },
+            Self::Denied(denied) if matches!(denied.reason, Reason::TokenRefused(_)) => "token",
+            Self::Denied(_) => "policy",
             Self::Untrusted(_) => "trust",
         }
     }

@@ -179,7 +179,7 @@ async fn ask_and_carry<D: Client>(
         }
     };
     outcome.allow(engine, &permit);
-    match way(connection, engine, asking.plan, permit, outcome) {
+    match way(connection, engine, asking.plan.as_ref(), permit, outcome) {
         Ok((way, warrant)) => {
             Box::pin(forward::forward(
                 connection, judged, &mut down, head, way, warrant, outcome,
@@ -310,7 +310,6 @@ fn remote(connection: &Connection, engine: &Engine, head: &RequestHead) -> IpAdd
 }
 
 /// What is decided of a request at first.
-#[expect(clippy::large_enum_variant, reason = "the large one is the common one")]
 enum Decided<'e> {
     Way(Way<'e>, Warrant),
     Ask(Asking<'e>),
@@ -354,7 +353,8 @@ fn decide<'e>(
     match authorize_http(engine, &facts) {
         Ok(Verdict::Permit(permit)) => {
             outcome.allow(engine, &permit);
-            way(connection, engine, plan, permit, outcome).map(|(way, warrant)| Decided::Way(way, warrant))
+            way(connection, engine, plan.as_ref(), permit, outcome)
+                .map(|(way, warrant)| Decided::Way(way, warrant))
         }
         Ok(Verdict::Ask(ask)) => Ok(Decided::Ask(Asking { ask, plan })),
         Err(denied) => Err(Box::new(deny(outcome, engine, head, &denied))),
@@ -396,7 +396,7 @@ fn is_for_people(plan: Option<&Plan<'_>>) -> bool {
 fn way<'e>(
     connection: &Connection,
     engine: &'e Engine,
-    plan: Option<Plan<'e>>,
+    plan: Option<&Plan<'e>>,
     permit: Permit,
     outcome: &mut Outcome<'_>,
 ) -> Result<(Way<'e>, Warrant), Box<Answer>> {
@@ -411,7 +411,7 @@ fn way<'e>(
             match backend(engine.snapshot(), forward.service, forward.port) {
                 Destination::Refused(refusal) => Err(Box::new(refuse(outcome, engine, &refusal))),
                 destination @ (Destination::Service { .. } | Destination::Workload { .. }) => {
-                    Ok((Way::Mesh(destination, Some(forward)), Warrant::Permitted(permit)))
+                    Ok((Way::Mesh(destination, Some(*forward)), Warrant::Permitted(permit)))
                 }
             }
         }

@@ -200,10 +200,12 @@ fn verify(keyring: &Keyring, rule: &Arc<TokenRule>, token: &str, now: i64) -> Re
 }
 
 fn kind(error: &JwtError) -> RefusedKind {
-    match error {
-        JwtError::Issuer => RefusedKind::OtherIssuer,
-        JwtError::Audience => RefusedKind::Audience,
-        _ => RefusedKind::Other,
+    if *error == JwtError::Issuer {
+        RefusedKind::OtherIssuer
+    } else if *error == JwtError::Audience {
+        RefusedKind::Audience
+    } else {
+        RefusedKind::Other
     }
 }
 
@@ -241,14 +243,95 @@ fn says(error: &JwtError) -> &'static str {
 /// For the log. A `kid` is the sender's text: it is told shortened, and nothing else of the token is.
 fn why(error: &JwtError, rule: &TokenRule) -> String {
     let rule_text = format!("RequestAuthentication `{}` jwtRules[{}]", rule.policy, rule.index);
-    match error {
-        JwtError::UnknownKey(kid) => {
-            let kid: String = kid.chars().take(64).collect();
-            format!("{error}: no key `{kid}` ({rule_text})")
-        }
-        _ => format!("{error} ({rule_text})"),
+    if let JwtError::UnknownKey(kid) = error {
+        let kid: String = kid.chars().take(64).collect();
+        return format!("{error}: no key `{kid}` ({rule_text})");
     }
+    format!("{error} ({rule_text})")
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+    use bartizan_identity::jwt::generate_key;
+    use bartizan_mesh::{JwtRule, KeySource};
+    use bartizan_types::NamespacedName;
+    use serde_json::json;
+
+    fn rule(jwks: &str) -> Arc<TokenRule> {
+        Arc::new(TokenRule {
+            policy: NamespacedName::parse("shop/users").unwrap(),
+            index: 1,
+            rule: JwtRule {
+                issuer: None,
+                audiences: Vec::new(),
+                keys: KeySource::Inline(jwks.into()),
+                locations: Vec::new(),
+                forward_original_token: false,
+                output_payload_to_header: None,
+                output_claims: Vec::new(),
+                space_delimited_claims: Vec::new(),
+            },
+            keys: Keys::Text {
+                jwks: jwks.into(),
+                set: None,
+            },
+        })
+    }
+
+    #[test]
+    fn a_refusal_counts_for_its_rule_its_time_and_a_while() {
+        let key = generate_key(bartizan_identity::jwt::Algorithm::Es256).unwrap();
+        let jwks = key.to_public_jwks().unwrap();
+        let (rule, other) = (rule(&jwks), rule(&jwks));
+        let tokens =
+            Tokens::new(&bartizan_telemetry::Registry::new(bartizan_telemetry::Limits::default()).worker());
+        let token = key
+            .sign(&serde_json::Map::new(), &json!({ "exp": 1_000 }))
+            .unwrap();
+        let keyring = Keyring::default();
+        let ask = |rule, now| {
+            let mut seen = Seen::default();
+            let verdict = tokens.verify(&keyring, rule, &token, now, &mut seen);
+            (verdict.is_ok(), seen.reason, seen.known.len())
+        };
+        let remembered = |rule: &Arc<TokenRule>, now| {
+            let mut refused = tokens.refused.borrow_mut();
+            refused
+                .get(&token, now, |refusal| Arc::ptr_eq(&refusal.rule, rule))
+                .is_some()
+        };
+        assert_eq!(ask(&rule, 1_061), (false, Some("expired"), 0));
+        assert!(remembered(&rule, 1_071) && !remembered(&other, 1_061));
+        // A stream that it opened in time is judged again by that time.
+        assert_eq!(ask(&rule, 1_060), (true, None, 1));
+        assert_eq!(ask(&rule, 1_061), (false, Some("expired"), 0));
+        assert!(!remembered(&rule, 1_072));
+    }
+
+    #[test]
+    fn the_log_learns_of_claims_that_policies_speak_of_and_never_the_token() {
+        let claims = json!({ "iss": "i", "sub": "s", "role": ["a"], "secret": "x", "scope": "a b" });
+        let user = User::new(
+            &rule("{}"),
+            "a.b.c",
+            claims.as_object().unwrap().clone(),
+            Some("k"),
+        );
+        let text = describe(&user, &["role".into(), "scope".into(), "absent".into()]);
+        let told: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(told["claims"], json!({ "role": ["a"], "scope": ["a", "b"] }));
+        assert_eq!(told["principal"], "i/s");
+        assert!(!text.contains("a.b.c") && !text.contains("secret"), "{text}");
+    }
+
+    #[test]
+    fn a_key_id_is_told_shortened() {
+        let text = why(&JwtError::UnknownKey("k".repeat(500).into()), &rule("{}"));
+        assert!(text.contains(&format!("`{}`", "k".repeat(64))), "{text}");
+        assert!(
+            text.ends_with("(RequestAuthentication `shop/users` jwtRules[1])"),
+            "{text}"
+        );
+    }
+}

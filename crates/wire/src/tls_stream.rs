@@ -143,21 +143,30 @@ fn facts<D>(session: &rustls::ConnectionCommon<D>) -> TlsFacts {
 
 /// The IANA name; rustls has its own for the suites of TLS 1.3.
 fn cipher_name(suite: CipherSuite) -> Option<&'static str> {
-    match suite {
-        CipherSuite::TLS13_AES_128_GCM_SHA256 => Some("TLS_AES_128_GCM_SHA256"),
-        CipherSuite::TLS13_AES_256_GCM_SHA384 => Some("TLS_AES_256_GCM_SHA384"),
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => Some("TLS_CHACHA20_POLY1305_SHA256"),
-        other => other.as_str(),
-    }
+    const NAMES: [(CipherSuite, &str); 3] = [
+        (CipherSuite::TLS13_AES_128_GCM_SHA256, "TLS_AES_128_GCM_SHA256"),
+        (CipherSuite::TLS13_AES_256_GCM_SHA384, "TLS_AES_256_GCM_SHA384"),
+        (
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+            "TLS_CHACHA20_POLY1305_SHA256",
+        ),
+    ];
+    NAMES
+        .iter()
+        .find(|(known, _)| *known == suite)
+        .map_or_else(|| suite.as_str(), |(_, name)| Some(*name))
 }
 
 impl TlsFacts {
     /// The protocol version as Envoy writes it: `TLSv1.3`.
     pub fn version_text(&self) -> Option<&'static str> {
-        match self.version? {
-            ProtocolVersion::TLSv1_3 => Some("TLSv1.3"),
-            ProtocolVersion::TLSv1_2 => Some("TLSv1.2"),
-            other => other.as_str(),
+        let version = self.version?;
+        if version == ProtocolVersion::TLSv1_3 {
+            Some("TLSv1.3")
+        } else if version == ProtocolVersion::TLSv1_2 {
+            Some("TLSv1.2")
+        } else {
+            version.as_str()
         }
     }
 }

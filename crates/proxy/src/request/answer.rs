@@ -87,15 +87,20 @@ impl Answer {
     /// Policy says no. The outcome has the details. `realm` is for a challenge.
     pub(crate) fn denied(denied: &Denied, realm: &str, id: DecisionId) -> Self {
         let status = StatusCode::from_u16(denied.status()).unwrap_or(StatusCode::FORBIDDEN);
-        let body = match denied.reason {
-            Reason::AmbiguousPath(_) => "the path has no single meaning",
-            Reason::NoUser => "a user's token is wanted",
+        let is_authorizers = matches!(
+            denied.reason,
+            Reason::AuthorizerDenied { .. } | Reason::AuthorizerSilent { .. }
+        );
+        let body = match status {
+            StatusCode::BAD_REQUEST if !is_authorizers => "the path has no single meaning",
+            StatusCode::UNAUTHORIZED if !is_authorizers => "a user's token is wanted",
             _ => DENIED,
         };
         let challenge = denied.challenge(realm).map(challenge);
-        let flags = match denied.reason {
-            Reason::AuthorizerDenied { .. } | Reason::AuthorizerSilent { .. } => ResponseFlags::UAEX,
-            _ => ResponseFlags::NONE,
+        let flags = if is_authorizers {
+            ResponseFlags::UAEX
+        } else {
+            ResponseFlags::NONE
         };
         Self {
             details: None,

@@ -84,7 +84,6 @@ pub(super) async fn forward<D: Client>(
         engine: Arc::clone(&judged.engine),
         seen: judged.seen,
     };
-    let original = head;
     let head = edited(head, route);
     let mut tried: SmallVec<[NamespacedName; 2]> = SmallVec::new();
     let mut failed = false;
@@ -115,11 +114,7 @@ pub(super) async fn forward<D: Client>(
             }
             Tried::Answered(lease, response) => break (lease, response, target, busy),
             Tried::Objection(objection) => {
-                count_judged(connection, &objection);
-                let answer = match &objection {
-                    Objection::Denied(denied) => super::deny(outcome, &watch.engine, original, denied),
-                    Objection::Untrusted(_) => Answer::untrusted(&objection),
-                };
+                let answer = watch.objected(&objection, outcome);
                 return answer::give(down, outcome, answer).await;
             }
             Tried::TimedOut => return answer::give(down, outcome, Answer::timeout()).await,
@@ -418,6 +413,15 @@ impl Watch<'_> {
             work.as_mut().poll(cx).map(Ok)
         })
         .await
+    }
+
+    /// The answer where nothing of the response has been sent yet.
+    fn objected(&self, objection: &Objection, outcome: &mut Outcome<'_>) -> Answer {
+        count_judged(self.connection, objection);
+        match objection {
+            Objection::Denied(denied) => super::deny(outcome, &self.engine, self.request.head, denied),
+            Objection::Untrusted(_) => Answer::untrusted(objection),
+        }
     }
 
     fn judge(&mut self) -> Result<(), Objection> {

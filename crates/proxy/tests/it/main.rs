@@ -9,8 +9,8 @@
     reason = "tests"
 )]
 
-mod facts;
 mod authorizer;
+mod facts;
 mod gateway;
 mod http1;
 mod http2;

@@ -3,8 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use bartizan_mesh::{Operation, PathMatch, Resource, Snapshot, Source, Transaction};
-use bartizan_types::{Labels, SpiffeId, StringMatch, Version};
+use bartizan_mesh::{
+    Operation, PathMatch, PolicyKind, RemoteAddress, Resource, Snapshot, Source, Transaction,
+};
+use bartizan_types::{Labels, NamespacedName, SpiffeId, StringMatch, Version};
 
 use super::*;
 use crate::facts::NoHeaders;
@@ -18,7 +20,10 @@ fn engine(policies: Vec<Policy>, mtls: MtlsMode) -> Engine {
         workload: name("here/app-0"),
         identity: SpiffeId::parse("spiffe://cluster.local/ns/here/sa/app").unwrap(),
         labels: Labels::from([("app".to_owned(), "app".to_owned())]),
-        policies: policies.iter().map(|policy| policy.name.clone()).collect(),
+        policies: policies.iter().map(Policy::id).collect(),
+        authentications: Vec::new(),
+        is_for_people: false,
+        remote: RemoteAddress::default(),
         mtls,
         inbound: Vec::new(),
         gateway: None,
@@ -39,12 +44,17 @@ fn explained(engine: &Engine, peer: &Peer, method: &str, target: &str) -> Explan
                 peer,
                 source: IpAddr::from([10, 66, 0, 1]),
                 destination: SocketAddr::from(([10, 66, 0, 2], 8080)),
+                remote: IpAddr::from([10, 66, 0, 1]),
                 sni: None,
+                tls: None,
+                now: 0,
             },
             method,
             authority: Some("app"),
             target,
             headers: &NoHeaders,
+            user: None,
+            route_is_for_people: false,
         },
     )
 }
@@ -58,8 +68,11 @@ fn only(text: &str) -> Matcher<StringMatch> {
 
 fn ingest() -> Policy {
     Policy {
+        kind: PolicyKind::AuthorizationPolicy,
         name: name("here/ingest"),
         action: Action::Allow,
+        provider: None,
+        dry_run: false,
         rules: vec![Rule {
             from: vec![Source {
                 principals: only("cluster.local/ns/a/sa/processor"),
@@ -73,7 +86,7 @@ fn ingest() -> Policy {
                 },
                 ..Operation::default()
             }],
-            when: Vec::new(),
+            ..Rule::default()
         }],
     }
 }
@@ -118,8 +131,11 @@ fn a_denial_names_the_field_and_the_change() {
 #[test]
 fn a_deny_rule_is_named_to_be_narrowed_and_plaintext_gets_its_own_advice() {
     let deny = Policy {
+        kind: PolicyKind::AuthorizationPolicy,
         name: name("here/deny"),
         action: Action::Deny,
+        provider: None,
+        dry_run: false,
         rules: vec![Rule::default()],
     };
     let explanation = explained(

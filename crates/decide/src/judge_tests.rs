@@ -4,15 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bartizan_mesh::{
-    Action, Matcher, MtlsMode, PathRule, Policy, Profile, Resource, Rule, Settings, Snapshot, Source,
-    Transaction, View,
+    Action, Matcher, MtlsMode, PathRule, Policy, PolicyKind, PolicyName, Profile, RemoteAddress, Resource,
+    Rule, Settings, Snapshot, Source, Transaction, View,
 };
 use bartizan_types::{
     Hostname, Labels, Name, NamespacedName, Peer, SpiffeId, StringMatch, TrustDomain, Version,
 };
 
 use super::*;
-use crate::authorize::Reason;
+use crate::authenticate::authenticate;
+use crate::authorize::{Reason, authorize_tcp};
 use crate::facts::NoHeaders;
 
 fn name(text: &str) -> NamespacedName {
@@ -21,8 +22,11 @@ fn name(text: &str) -> NamespacedName {
 
 fn policy(text: &str, action: Action, principal: &str) -> Resource {
     Resource::Policy(Policy {
+        kind: PolicyKind::AuthorizationPolicy,
         name: name(text),
         action,
+        provider: None,
+        dry_run: false,
         rules: vec![Rule {
             from: vec![Source {
                 principals: Matcher {
@@ -36,12 +40,27 @@ fn policy(text: &str, action: Action, principal: &str) -> Resource {
     })
 }
 
+fn policy_name(text: &str) -> PolicyName {
+    PolicyName {
+        kind: PolicyKind::AuthorizationPolicy,
+        name: name(text),
+    }
+}
+
+/// A request without a token.
+fn nobody(engine: &Engine, facts: &HttpFacts<'_, NoHeaders>) -> Authenticated {
+    authenticate(engine, facts, |_, _| unreachable!("there is no token")).unwrap()
+}
+
 fn view(mtls: MtlsMode, policies: &[&str]) -> Resource {
     Resource::View(View {
         workload: name("here/app-0"),
         identity: SpiffeId::parse("spiffe://cluster.local/ns/here/sa/app").unwrap(),
         labels: Labels::new(),
-        policies: policies.iter().map(|policy| name(policy)).collect(),
+        policies: policies.iter().map(|policy| policy_name(policy)).collect(),
+        authentications: Vec::new(),
+        is_for_people: false,
+        remote: RemoteAddress::default(),
         mtls,
         inbound: Vec::new(),
         gateway: None,
@@ -71,7 +90,7 @@ fn start() -> Engine {
     after(
         &Engine::build(Arc::new(Snapshot::default())),
         vec![
-            settings(Profile::ZeroTrust),
+            settings(Profile::zero_trust()),
             policy("here/allow", Action::Allow, "*"),
             view(MtlsMode::Permissive, &["here/allow"]),
         ],
@@ -86,7 +105,10 @@ fn stay(old: &Engine, new: &Engine, peer: &Peer) -> [bool; 3] {
         peer,
         source: IpAddr::from([10, 66, 0, 1]),
         destination: SocketAddr::from(([10, 66, 0, 2], 80)),
+        remote: IpAddr::from([10, 66, 0, 1]),
         sni: None,
+        tls: None,
+        now: 0,
     };
     let http = HttpFacts {
         connection,
@@ -94,10 +116,12 @@ fn stay(old: &Engine, new: &Engine, peer: &Peer) -> [bool; 3] {
         authority: None,
         target: "/",
         headers: &NoHeaders,
+        user: None,
+        route_is_for_people: false,
     };
     [
         judge_again_tcp(old, new, &connection).is_ok(),
-        judge_again_http(old, new, &http).is_ok(),
+        judge_again_http(old, new, &http, &nobody(old, &http), |_, _| unreachable!()).is_ok(),
         judge_again_connection(old, new, &connection).is_ok(),
     ]
 }
@@ -136,8 +160,11 @@ fn strict_closes_plaintext_and_nothing_else() {
     let old = after(
         &start(),
         vec![Resource::Policy(Policy {
+            kind: PolicyKind::AuthorizationPolicy,
             name: name("here/allow"),
             action: Action::Allow,
+            provider: None,
+            dry_run: false,
             rules: vec![Rule::default()],
         })],
     );
@@ -151,10 +178,10 @@ fn strict_closes_plaintext_and_nothing_else() {
 fn a_change_of_the_profile_is_a_change_of_the_decision() {
     let old = after(
         &start(),
-        vec![settings(Profile::Istio), view(MtlsMode::Permissive, &[])],
+        vec![settings(Profile::istio()), view(MtlsMode::Permissive, &[])],
     );
     assert_eq!(stay(&old, &old, &peer("x")), [true; 3]);
-    let new = after(&old, vec![settings(Profile::ZeroTrust)]);
+    let new = after(&old, vec![settings(Profile::zero_trust())]);
     assert_eq!(stay(&old, &new, &peer("x")), [false, false, true]);
 }
 
@@ -189,9 +216,12 @@ fn a_permit_of_another_version_names_no_rule() {
         peer: &peer,
         source: IpAddr::from([10, 66, 0, 1]),
         destination: SocketAddr::from(([10, 66, 0, 2], 80)),
+        remote: IpAddr::from([10, 66, 0, 1]),
         sni: None,
+        tls: None,
+        now: 0,
     };
-    let permit = authorize_tcp(&old, &connection).unwrap();
+    let permit = authorize_tcp(&old, &connection).unwrap().permit().unwrap();
     assert_eq!(
         old.allowed_by(&permit).unwrap().to_string(),
         "ns[here]-policy[allow]-rule[0]"

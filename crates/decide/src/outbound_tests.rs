@@ -59,6 +59,7 @@ fn workload(text: &str, address: &str, hostname: Option<&str>) -> Resource {
         app: None,
         version: None,
         hostname: hostname.map(|hostname| Hostname::parse(hostname).unwrap()),
+        labels: bartizan_types::Labels::new(),
     })
 }
 
@@ -67,7 +68,7 @@ fn snapshot() -> Snapshot {
         trust_domain: TrustDomain::parse("cluster.local").unwrap(),
         root_namespace: Name::parse("istio-system").unwrap(),
         cluster_domain: Hostname::parse("cluster.local").unwrap(),
-        profile: Profile::ZeroTrust,
+        profile: Profile::zero_trust(),
         paths: PathRule::RefuseAmbiguous,
     });
     Snapshot::default().apply(&Transaction {

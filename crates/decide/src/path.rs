@@ -57,6 +57,9 @@ pub enum Ambiguous {
     /// Escapes that are not UTF-8 (overlong forms included).
     #[error("the path's escapes are not UTF-8")]
     NotUtf8,
+    /// A character outside of ASCII that is not escaped, under Istio's rules.
+    #[error("the path has a character outside of ASCII that is not escaped")]
+    NotAscii,
     /// `#` in a request target.
     #[error("the request target has a fragment")]
     Fragment,
@@ -72,8 +75,11 @@ pub fn canonical_path(target: &str, rule: PathRule) -> Result<CanonicalPath<'_>,
     if path.is_empty() || path == "*" {
         return Ok(CanonicalPath(Cow::Borrowed(path)));
     }
-    if path.contains('#') || target.contains('#') {
+    if target.contains('#') {
         return Err(Ambiguous::Fragment);
+    }
+    if rule != PathRule::RefuseAmbiguous && !path.is_ascii() {
+        return Err(Ambiguous::NotAscii); // as Envoy
     }
     match rule {
         PathRule::RefuseAmbiguous => only_meaning(path),
@@ -261,20 +267,38 @@ fn has_dot_segment(path: &str) -> bool {
     at_start && (dots == 1 || dots == 2)
 }
 
-/// Istio `BASE`, as Envoy's `normalize_path` does it (its copy of Chromium's `CanonicalizePath`): `\` to `/`, escapes of
-/// unreserved characters decoded, what a path may not have escaped, dot segments resolved; everything else as sent.
+/// Istio `BASE`, as Envoy's `normalize_path` does it (Chromium's `CanonicalizePath`): `\` to `/`, escapes of unreserved
+/// characters decoded, what a path may not have escaped, dot segments resolved; everything else as sent. A segment that is
+/// written `..;x` or `.;x` is a dot segment, because some applications take it for one.
 fn normalized(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
-    if path.bytes().all(is_settled) && !has_dot_segment(path) {
+    let has_dots = has_dot_segment(path) || path.contains("/.;") || path.contains("/..;");
+    if !has_dots && path.bytes().all(is_settled) {
         return Ok(Cow::Borrowed(path));
     }
-    let mut plain = String::with_capacity(path.len());
-    let mut rest = path.as_bytes();
+    let mut segments = Vec::new();
+    for segment in path.split(['/', '\\']).skip(1) {
+        segments.push(if segment.starts_with("..;") {
+            Cow::Borrowed("..")
+        } else if segment.starts_with(".;") {
+            Cow::Borrowed(".")
+        } else {
+            settled(segment)?
+        });
+    }
+    Ok(Cow::Owned(without_dot_segments(&segments)))
+}
+
+/// A segment with its unreserved characters plain and what a path may not have escaped.
+fn settled(segment: &str) -> Result<Cow<'_, str>, Ambiguous> {
+    if segment.bytes().all(is_settled) {
+        return Ok(Cow::Borrowed(segment));
+    }
+    let mut plain = String::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
         rest = tail;
         match (byte, escape(rest)) {
-            (b'\\', _) => plain.push('/'),
-            // A byte that no URL has, escaped or not: Envoy refuses it.
-            (b'%', Some((0, _))) | (0, _) => return Err(Ambiguous::Control),
+            (b'%', Some((0, _))) => return Err(Ambiguous::Control),
             (b'%', Some((value, tail)))
                 if value.is_ascii_alphanumeric() || matches!(value, b'-' | b'.' | b'_' | b'~') =>
             {
@@ -286,7 +310,7 @@ fn normalized(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
             _ => plain.push_str(&format!("%{byte:02X}")),
         }
     }
-    Ok(Cow::Owned(without_dot_segments(&plain)))
+    Ok(Cow::Owned(plain))
 }
 
 /// Whether normalization leaves a byte as it is, wherever it stands.
@@ -322,39 +346,43 @@ fn with_plain_slashes(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
     Ok(Cow::Owned(normalized(&plain)?.into_owned()))
 }
 
-/// `//` is `/` (Envoy `merge_slashes`, after normalization).
+/// `//` is `/` (Envoy `merge_slashes`, after normalization). A path of nothing but slashes stays `//`, as there.
 fn with_merged_slashes(path: Cow<'_, str>) -> Cow<'_, str> {
     if !path.contains("//") {
         return path;
     }
     let mut merged = String::with_capacity(path.len());
-    for character in path.chars() {
-        if character != '/' || !merged.ends_with('/') {
-            merged.push(character);
-        }
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        merged.push('/');
+        merged.push_str(segment);
+    }
+    if merged.is_empty() {
+        merged.push('/');
+    }
+    if path.ends_with('/') {
+        merged.push('/');
     }
     Cow::Owned(merged)
 }
 
-/// RFC 3986 §5.2.4.
-fn without_dot_segments(path: &str) -> String {
+/// RFC 3986 §5.2.4, on the segments of a path.
+fn without_dot_segments(segments: &[Cow<'_, str>]) -> String {
     let mut kept: Vec<&str> = Vec::new();
-    let mut segments = path.split('/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let is_last = segments.peek().is_none();
-        match segment {
-            "." | ".." => {
-                if segment == ".." {
+    for (at, segment) in segments.iter().enumerate() {
+        let is_last = at + 1 == segments.len();
+        match segment.as_ref() {
+            dots @ ("." | "..") => {
+                if dots == ".." {
                     kept.pop();
                 }
                 if is_last {
                     kept.push("");
                 }
             }
-            _ => kept.push(segment),
+            segment => kept.push(segment),
         }
     }
-    let mut plain = String::with_capacity(path.len());
+    let mut plain = String::new();
     for segment in kept {
         plain.push('/');
         plain.push_str(segment);

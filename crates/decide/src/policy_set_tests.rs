@@ -2,29 +2,86 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use bartizan_mesh::{Condition, Matcher, Operation, Source};
-use bartizan_types::{NamespacedName, Peer, Port, SpiffeId};
+use bartizan_mesh::{
+    JwtRule, KeySource, Matcher, MtlsMode, Operation, PolicyKind, RemoteAddress, Resource, Snapshot, Source,
+    Transaction, View,
+};
+use bartizan_types::{Labels, NamespacedName, Peer, Port, SpiffeId, Version};
 
 use super::*;
+use crate::authenticate::{Keys, TokenRule};
 use crate::authorize::{http_subject, tcp_subject};
+use crate::engine::Engine;
 use crate::facts::{ConnectionFacts, HttpFacts, NoHeaders};
+use crate::user::User;
+
+/// The engine of one workload without policies.
+fn engine(workload: &NamespacedName) -> Engine {
+    let view = View {
+        workload: workload.clone(),
+        identity: SpiffeId::parse("spiffe://cluster.local/ns/here/sa/app").unwrap(),
+        labels: Labels::new(),
+        policies: Vec::new(),
+        authentications: Vec::new(),
+        is_for_people: false,
+        remote: RemoteAddress::default(),
+        mtls: MtlsMode::Permissive,
+        inbound: Vec::new(),
+        gateway: None,
+    };
+    Engine::build(Arc::new(Snapshot::default().apply(&Transaction {
+        version: Version(1),
+        upserts: vec![Resource::View(view)],
+        removals: Vec::new(),
+    })))
+}
+
+/// `https://issuer.example/alice` of the tenant `t`.
+fn user() -> User {
+    let rule = TokenRule {
+        policy: NamespacedName::parse("here/users").unwrap(),
+        index: 0,
+        rule: JwtRule {
+            issuer: None,
+            audiences: Vec::new(),
+            keys: KeySource::Fetched("keys".into()),
+            locations: Vec::new(),
+            forward_original_token: false,
+            output_payload_to_header: None,
+            output_claims: Vec::new(),
+            space_delimited_claims: Vec::new(),
+        },
+        keys: Keys::Missing { set: "keys".into() },
+    };
+    let claims = serde_json::json!({ "iss": "https://issuer.example", "sub": "alice", "tenant": "t" });
+    User::new(&rule, "a.b.c", claims.as_object().cloned().unwrap(), None)
+}
 
 /// How many rules are matched in full for one request (HTTP, TCP).
 fn cost(rules: Vec<Rule>, action: Action) -> (usize, usize) {
     let policy = Policy {
+        kind: PolicyKind::AuthorizationPolicy,
+        provider: None,
+        dry_run: false,
         name: NamespacedName::parse("here/many").unwrap(),
         action,
         rules,
     };
     let set = PolicySet::build(&[Arc::new(policy)], PathRule::RefuseAmbiguous);
-    let local = NamespacedName::parse("here/app-0").unwrap();
+    let name = NamespacedName::parse("here/app-0").unwrap();
+    let engine = engine(&name);
+    let (_, local) = engine.local(&name).unwrap();
+    let user = user();
     let peer = Peer::Authenticated(SpiffeId::parse("spiffe://cluster.local/ns/a/sa/x").unwrap());
     let connection = ConnectionFacts {
-        local: &local,
+        local: &name,
         peer: &peer,
         source: IpAddr::from([10, 66, 0, 1]),
         destination: SocketAddr::from(([10, 66, 0, 2], 8080)),
+        remote: IpAddr::from([10, 66, 0, 1]),
         sni: None,
+        tls: None,
+        now: 0,
     };
     let http = HttpFacts {
         connection,
@@ -32,11 +89,15 @@ fn cost(rules: Vec<Rule>, action: Action) -> (usize, usize) {
         authority: Some("app.here"),
         target: "/v1/items/7",
         headers: &NoHeaders,
+        user: Some(&user),
+        route_is_for_people: false,
     };
     let count = |indexes: &Indexes, http_facts: bool| {
         let index = match action {
             Action::Allow => &indexes.allow,
             Action::Deny => &indexes.deny,
+            Action::Audit => &indexes.audit,
+            Action::Custom => &indexes.custom,
         };
         let mut count = 0;
         let mut counted = |_| {
@@ -44,13 +105,13 @@ fn cost(rules: Vec<Rule>, action: Action) -> (usize, usize) {
             false
         };
         if http_facts {
-            index.find(&http_subject(&http, http.target), &mut counted);
+            index.find(&http_subject(&engine, local, &http, http.target), &mut counted);
         } else {
-            index.find(&tcp_subject(&connection), &mut counted);
+            index.find(&tcp_subject(&engine, local, &connection), &mut counted);
         }
         count
     };
-    (count(&set.http, true), count(&set.tcp, false))
+    (count(&set.enforced.http, true), count(&set.enforced.tcp, false))
 }
 
 fn any<T>(values: impl IntoIterator<Item = T>) -> Matcher<T> {
@@ -134,6 +195,34 @@ fn kinds() -> Vec<Kind> {
                 ..Rule::default()
             }),
         ),
+        (
+            "request principals",
+            Box::new(|at| {
+                from(Source {
+                    request_principals: any([text(&format!("https://issuer.example/alice{at}"))]),
+                    ..Source::default()
+                })
+            }),
+        ),
+        (
+            "issuers",
+            Box::new(|at| {
+                from(Source {
+                    request_principals: any([text(&format!("https://issuer{at}.example/*"))]),
+                    ..Source::default()
+                })
+            }),
+        ),
+        (
+            "claims",
+            Box::new(|at| Rule {
+                when: vec![Condition::RequestClaim(
+                    vec!["tenant".into()],
+                    any([text(&format!("t{at}"))]),
+                )],
+                ..Rule::default()
+            }),
+        ),
         ("paths", Box::new(move |at| path(format!("/v1/items/x{at}")))),
         ("path prefixes", Box::new(move |at| path(format!("/v2/{at}/*")))),
         (
@@ -176,7 +265,7 @@ fn kinds() -> Vec<Kind> {
                     ..Operation::default()
                 })
                 .to,
-                when: Vec::new(),
+                ..Rule::default()
             }),
         ),
         (
@@ -200,7 +289,7 @@ fn kinds() -> Vec<Kind> {
                     ..Operation::default()
                 })
                 .to,
-                when: Vec::new(),
+                ..Rule::default()
             }),
         ),
     ]
@@ -237,7 +326,7 @@ fn rules_for_tcp_are_found_by_port_and_identity() {
             ..Operation::default()
         })
         .to,
-        when: Vec::new(),
+        ..Rule::default()
     });
     let (_, tcp) = cost(rules.clone().collect(), Action::Deny);
     assert!(tcp <= SMALL_COST, "{tcp}");
@@ -276,7 +365,7 @@ fn rules_with_many_values_in_many_fields_do_not_explode() {
             ..Operation::default()
         })
         .to,
-        when: Vec::new(),
+        ..Rule::default()
     });
     let index_rules: Vec<Rule> = rules.collect();
     let mut copies = 0;

@@ -71,6 +71,10 @@ impl User {
         &self.audiences
     }
 
+    pub(crate) fn audience_list(&self) -> &Vec<String> {
+        &self.audiences
+    }
+
     /// Claim `azp` (Istio `request.auth.presenter`).
     pub fn presenter(&self) -> Option<&str> {
         self.presenter.as_deref()

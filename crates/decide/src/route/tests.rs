@@ -67,6 +67,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
                 name: name(&format!("shop/r{at}")),
                 parents: vec![(name("edge/gateway"), Name::parse("web").unwrap())],
                 hostnames: Vec::new(),
+                is_for_people: false,
                 rules: rules
                     .into_iter()
                     .map(|matches| RouteRule {
@@ -208,12 +209,17 @@ fn facts<'a>(
             peer: &Peer::Plaintext,
             source: IpAddr::from([192, 0, 2, 1]),
             destination: SocketAddr::from(([10, 66, 0, 1], 80)),
+            remote: IpAddr::from([10, 66, 0, 1]),
             sni: None,
+            tls: None,
+            now: 0,
         },
         method,
         authority: Some("any.example"),
         target,
         headers,
+        user: None,
+        route_is_for_people: false,
     }
 }
 
@@ -276,6 +282,7 @@ fn an_expression_that_cannot_be_compiled_is_a_problem_and_matches_nothing() {
         name: name("shop/r"),
         parents: vec![(name("edge/gateway"), Name::parse("web").unwrap())],
         hostnames: Vec::new(),
+        is_for_people: false,
         rules: Vec::new(),
     };
     route.rules.push(RouteRule {

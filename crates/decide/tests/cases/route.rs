@@ -151,12 +151,17 @@ fn check(engine: &Engine, gateway: &NamespacedName, case: &Case) -> Result<(), F
             peer: &Peer::Plaintext,
             source: IpAddr::from([192, 0, 2, 1]),
             destination: SocketAddr::from(([10, 66, 0, 1], 80)),
+            remote: IpAddr::from([10, 66, 0, 1]),
             sni: None,
+            tls: None,
+            now: 0,
         },
         method: &case.method,
         authority: case.host.as_deref(),
         target: &case.target,
         headers: &case.headers,
+        user: None,
+        route_is_for_people: false,
     };
     let plan = route(engine, gateway, Port::new(case.port)?, &facts, case.random);
     match (plan, case.status) {

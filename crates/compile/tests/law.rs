@@ -22,6 +22,10 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Step {
     Documents(Vec<Part>),
+    /// One document comes or changes.
+    Changed(Part),
+    /// One document goes, by its place.
+    Without(usize),
     /// Documents with an error among them.
     Broken(Vec<Part>),
     /// A planned pod is reported, by its place in the plan.
@@ -37,6 +41,12 @@ enum Step {
         label: u8,
         account: u8,
         ready: bool,
+    },
+    /// Keys were fetched, by the place of their key set among those that are wanted; beyond them, of nothing.
+    Keys {
+        set: usize,
+        content: u8,
+        at: u8,
     },
     /// A reported pod is gone, by its place among the reported.
     Gone {
@@ -55,6 +65,8 @@ enum Part {
         replicas: u8,
         stateful: bool,
         version: u8,
+        users: u8,
+        proxies: u8,
     },
     Service {
         name: u8,
@@ -69,8 +81,36 @@ enum Part {
         namespace: u8,
         label: Option<u8>,
         from: Option<(u8, u8)>,
-        deny: bool,
+        action: u8,
         port: Option<u8>,
+        dry_run: bool,
+    },
+    AccessRule {
+        name: u8,
+        namespace: u8,
+        label: Option<u8>,
+        deny: bool,
+        of_labels: bool,
+    },
+    /// A RequestAuthentication for labels, a service or a gateway.
+    Tokens {
+        name: u8,
+        namespace: u8,
+        label: Option<u8>,
+        target: u8,
+        keys: (u8, u8),
+    },
+    /// Istio's mesh configuration; its authorizer is a service, if that exists.
+    Mesh {
+        service: u8,
+        namespace: u8,
+        timeout: u8,
+        paths: u8,
+        proxies: u8,
+        aliases: bool,
+    },
+    Profile {
+        which: u8,
     },
     PeerAuthentication {
         name: u8,
@@ -92,6 +132,7 @@ enum Part {
         host: u8,
         backend: u8,
         other: bool,
+        users: bool,
     },
     Grant {
         namespace: u8,
@@ -116,6 +157,10 @@ impl Part {
             Self::Workload { name, namespace, .. } => format!("workload {namespace} {name}"),
             Self::Service { name, namespace, .. } => format!("service {namespace} {name}"),
             Self::Policy { name, namespace, .. } => format!("policy {namespace} {name}"),
+            Self::AccessRule { name, namespace, .. } => format!("access rule {namespace} {name}"),
+            Self::Tokens { name, namespace, .. } => format!("tokens {namespace} {name}"),
+            Self::Mesh { .. } => "mesh".to_owned(),
+            Self::Profile { .. } => "profile".to_owned(),
             Self::PeerAuthentication { name, namespace, .. } => format!("peer {namespace} {name}"),
             Self::Gateway { name, namespace, .. } => format!("gateway {namespace} {name}"),
             Self::Route { name, namespace, .. } => format!("route {namespace} {name}"),
@@ -140,12 +185,26 @@ impl Part {
                 replicas,
                 stateful,
                 version,
+                users,
+                proxies,
             } => {
+                let users = [
+                    "",
+                    ", bartizan.dev/users: required",
+                    ", bartizan.dev/users: not-required",
+                ][usize::from(*users) % 3];
+                let proxies = if *proxies == 0 {
+                    String::new()
+                } else {
+                    format!(
+                        "annotations: {{ proxy.istio.io/config: \"gatewayTopology: {{ numTrustedProxies: {proxies} }}\" }}, "
+                    )
+                };
                 let kind = if *stateful { "StatefulSet" } else { "Deployment" };
                 let service = if *stateful { "serviceName: s0, " } else { "" };
                 let _ = writeln!(
                     text,
-                    "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{ name: w{name}, namespace: {} }}\nspec: {{ {service}replicas: {replicas}, selector: {{ matchLabels: {{ l: l{label} }} }}, template: {{ metadata: {{ labels: {{ l: l{label}, version: v{version} }} }}, spec: {{ serviceAccountName: a{account}, containers: [{{ name: c, command: [run], ports: [{{ name: web, containerPort: 80{version} }}] }}] }} }} }}",
+                    "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{ name: w{name}, namespace: {} }}\nspec: {{ {service}replicas: {replicas}, selector: {{ matchLabels: {{ l: l{label} }} }}, template: {{ metadata: {{ {proxies}labels: {{ l: l{label}, version: v{version}{users} }} }}, spec: {{ serviceAccountName: a{account}, containers: [{{ name: c, command: [run], ports: [{{ name: web, containerPort: 80{version} }}] }}] }} }} }}",
                     namespace(*place)
                 );
             }
@@ -174,10 +233,16 @@ impl Part {
                 namespace: place,
                 label,
                 from,
-                deny,
+                action,
                 port,
+                dry_run,
             } => {
-                let action = if *deny { "DENY" } else { "ALLOW" };
+                let action = ["ALLOW", "ALLOW", "DENY", "AUDIT"][usize::from(*action) % 4];
+                let annotations = if *dry_run {
+                    ", annotations: { istio.io/dry-run: \"true\" }"
+                } else {
+                    ""
+                };
                 let mut rule = String::new();
                 if let Some((place, account)) = from {
                     let _ = write!(
@@ -191,10 +256,84 @@ impl Part {
                 }
                 let _ = writeln!(
                     text,
-                    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: p{name}, namespace: {} }}\nspec: {{ {}action: {action}, rules: [{{ {rule} }}] }}",
+                    "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: p{name}, namespace: {}{annotations} }}\nspec: {{ {}action: {action}, rules: [{{ {rule} }}] }}",
                     namespace(*place),
                     selector(label)
                 );
+            }
+            Self::AccessRule {
+                name,
+                namespace: place,
+                label,
+                deny,
+                of_labels,
+            } => {
+                let action = if *deny { "DENY" } else { "ALLOW" };
+                let when = if *of_labels {
+                    "source.labels['l'] == 'l1'"
+                } else {
+                    "source.namespace == 'shop'"
+                };
+                let _ = writeln!(
+                    text,
+                    "apiVersion: bartizan.dev/v1alpha1\nkind: AccessRule\nmetadata: {{ name: r{name}, namespace: {} }}\nspec: {{ {}action: {action}, rules: [{{ when: \"{when}\" }}] }}",
+                    namespace(*place),
+                    selector(label)
+                );
+            }
+            Self::Tokens {
+                name,
+                namespace: place,
+                label,
+                target,
+                keys,
+            } => {
+                let target = match target {
+                    0 => format!("targetRefs: [{{ kind: Service, name: s{} }}], ", keys.0 % 3),
+                    1 => "targetRefs: [{ group: gateway.networking.k8s.io, kind: Gateway, name: g0 }], "
+                        .to_owned(),
+                    _ => selector(label),
+                };
+                let rule = |which: u8| match which % 4 {
+                    0 => "{ issuer: me, jwks: '{\"keys\":[]}' }".to_owned(),
+                    1 => "{ issuer: \"https://a.example\" }".to_owned(),
+                    which => {
+                        format!("{{ issuer: me, jwksUri: \"https://b.example/{which}\", timeout: {which}s }}")
+                    }
+                };
+                let _ = writeln!(
+                    text,
+                    "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{ name: t{name}, namespace: {} }}\nspec: {{ {target}jwtRules: [{}, {}] }}",
+                    namespace(*place),
+                    rule(keys.0),
+                    rule(keys.1)
+                );
+            }
+            Self::Mesh {
+                service,
+                namespace: place,
+                timeout,
+                paths,
+                proxies,
+                aliases,
+            } => {
+                let paths = ["DEFAULT", "BASE", "MERGE_SLASHES"][usize::from(*paths) % 3];
+                let aliases = if *aliases {
+                    "trustDomainAliases: [old.example]"
+                } else {
+                    "trustDomainAliases: []"
+                };
+                let _ = writeln!(
+                    text,
+                    "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: istio, namespace: istio-system }}\ndata:\n  mesh: |\n    {aliases}\n    pathNormalization: {{ normalization: {paths} }}\n    defaultConfig: {{ gatewayTopology: {{ numTrustedProxies: {proxies} }} }}\n    extensionProviders: [{{ name: opa, envoyExtAuthzGrpc: {{ service: s{service}.{place}, port: 80, timeout: {}s }} }}]\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: ask, namespace: {} }}\nspec: {{ selector: {{ matchLabels: {{ l: l{timeout} }} }}, action: CUSTOM, provider: {{ name: opa }}, rules: [{{}}] }}",
+                    timeout + 1,
+                    namespace(*proxies),
+                    place = namespace(*place),
+                );
+            }
+            Self::Profile { which } => {
+                let text_of = bartizan_compile::profile::BUILT_IN[usize::from(*which) % 3].1;
+                text.push_str(text_of);
             }
             Self::PeerAuthentication {
                 name,
@@ -239,11 +378,17 @@ impl Part {
                 host,
                 backend,
                 other,
+                users,
             } => {
+                let annotations = if *users {
+                    ", annotations: { bartizan.dev/users: required }"
+                } else {
+                    ""
+                };
                 let target = namespace(if *other { place + 1 } else { *place });
                 let _ = writeln!(
                     text,
-                    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: r{name}, namespace: {} }}\nspec: {{ parentRefs: [{{ name: g{gateway}, namespace: shop }}], hostnames: [h{host}.example], rules: [{{ backendRefs: [{{ name: s{backend}, namespace: {target}, port: 80 }}] }}] }}",
+                    "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: r{name}, namespace: {}{annotations} }}\nspec: {{ parentRefs: [{{ name: g{gateway}, namespace: shop }}], hostnames: [h{host}.example], rules: [{{ backendRefs: [{{ name: s{backend}, namespace: {target}, port: 80 }}] }}] }}",
                     namespace(*place)
                 );
             }
@@ -280,7 +425,19 @@ fn folder(parts: &[Part]) -> Vec<Document> {
         }
     }
     let mut seen = std::collections::BTreeSet::new();
+    let services: Vec<_> = parts
+        .iter()
+        .filter_map(|part| match part {
+            Part::Service { name, namespace, .. } => Some((*name, *namespace)),
+            _ => None,
+        })
+        .collect();
     for part in parts {
+        // An authorizer that does not exist would be an error.
+        if matches!(part, Part::Mesh { service, namespace, .. } if !services.contains(&(*service, *namespace)))
+        {
+            continue;
+        }
         if seen.insert(part.identity()) {
             part.write(&mut text);
         }
@@ -333,57 +490,86 @@ fn part() -> impl Strategy<Value = Part> {
     let small = || 0u8..3;
     let maybe = || prop::option::of(0u8..3);
     prop_oneof![
-        4 => (small(), small(), small(), small(), small(), any::<bool>(), small()).prop_map(
-            |(name, namespace, label, account, replicas, stateful, version)| Part::Workload { name, namespace, label, account, replicas, stateful, version }),
+        4 => ((small(), small(), small(), small()), small(), any::<bool>(), small(), small(), 0u8..2).prop_map(
+            |((name, namespace, label, account), replicas, stateful, version, users, proxies)| Part::Workload { name, namespace, label, account, replicas, stateful, version, users, proxies }),
         3 => (small(), small(), small(), any::<bool>(), small(), any::<bool>()).prop_map(
             |(name, namespace, label, headless, port, not_ready)| Part::Service { name, namespace, label, headless, port, not_ready }),
-        4 => (small(), small(), maybe(), prop::option::of((small(), small())), any::<bool>(), maybe()).prop_map(
-            |(name, namespace, label, from, deny, port)| Part::Policy { name, namespace, label, from, deny, port }),
+        4 => (small(), small(), maybe(), prop::option::of((small(), small())), 0u8..4, maybe(), prop::bool::weighted(0.2)).prop_map(
+            |(name, namespace, label, from, action, port, dry_run)| Part::Policy { name, namespace, label, from, action, port, dry_run }),
+        2 => (small(), small(), maybe(), any::<bool>(), any::<bool>()).prop_map(
+            |(name, namespace, label, deny, of_labels)| Part::AccessRule { name, namespace, label, deny, of_labels }),
+        3 => (small(), small(), maybe(), 0u8..4, (0u8..4, 0u8..4)).prop_map(
+            |(name, namespace, label, target, keys)| Part::Tokens { name, namespace, label, target, keys }),
+        4 => (small(), small(), small(), small(), small(), any::<bool>()).prop_map(
+            |(service, namespace, timeout, paths, proxies, aliases)| Part::Mesh { service, namespace, timeout, paths, proxies, aliases }),
+        1 => small().prop_map(|which| Part::Profile { which }),
         2 => (small(), small(), maybe(), 0u8..4, maybe()).prop_map(
             |(name, namespace, label, mode, port)| Part::PeerAuthentication { name, namespace, label, mode, port }),
         2 => (0u8..2, 0u8..2, any::<bool>(), 0u8..2).prop_map(
             |(name, namespace, all, host)| Part::Gateway { name, namespace, all, host }),
-        3 => (small(), 0u8..2, 0u8..2, 0u8..2, small(), any::<bool>()).prop_map(
-            |(name, namespace, gateway, host, backend, other)| Part::Route { name, namespace, gateway, host, backend, other }),
+        3 => (small(), 0u8..2, 0u8..2, 0u8..2, small(), any::<bool>(), any::<bool>()).prop_map(
+            |(name, namespace, gateway, host, backend, other, users)| Part::Route { name, namespace, gateway, host, backend, other, users }),
         1 => small().prop_map(|namespace| Part::Grant { namespace }),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        2 => prop::collection::vec(part(), 0..14).prop_map(Step::Documents),
+        1 => prop::collection::vec(part(), 0..18).prop_map(Step::Documents),
+        6 => part().prop_map(Step::Changed),
+        2 => (0usize..18).prop_map(Step::Without),
         1 => prop::collection::vec(part(), 0..4).prop_map(Step::Broken),
         6 => (0usize..20, 0u8..6, any::<bool>(), 2u8..12).prop_map(|(pod, phase, ready, address)| Step::Report { pod, phase, ready, address }),
         1 => (0u8..2, 0u8..3, 0u8..4, any::<bool>()).prop_map(|(name, label, account, ready)| Step::Stranger { name, label, account, ready }),
         2 => (0usize..20).prop_map(|pod| Step::Gone { pod }),
+        3 => (0usize..4, 0u8..3, 0u8..3).prop_map(|(set, content, at)| Step::Keys { set, content, at }),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 160, ..ProptestConfig::default() })]
 
     #[test]
     fn incremental_is_full(
         zero_trust: bool,
-        first in prop::collection::vec(part(), 0..14),
+        first in prop::collection::vec(part(), 8..24),
         rest in prop::collection::vec(step(), 1..24),
     ) {
         let profile = if zero_trust { Profile::zero_trust() } else { Profile::istio() };
         let mut world = World::new(options(&profile));
         let mut documents: Vec<Document> = Vec::new();
+        let mut parts: Vec<Part> = Vec::new();
         let mut reports: BTreeMap<NamespacedName, PodReport> = BTreeMap::new();
+        let mut keys: BTreeMap<Arc<str>, (Arc<str>, i64)> = BTreeMap::new();
         let mut held = Held::new();
         for step in std::iter::once(Step::Documents(first)).chain(rest) {
             let plan_before = world.plan();
             let update = match step {
-                Step::Documents(parts) => {
-                    let next = folder(&parts);
+                Step::Documents(_) | Step::Changed(_) | Step::Without(_) => {
+                    let mut next_parts = parts.clone();
+                    match step {
+                        Step::Documents(all) => next_parts = all,
+                        Step::Changed(part) => next_parts.insert(0, part),
+                        Step::Without(place) if place < parts.len() => {
+                            next_parts.remove(place);
+                        }
+                        _ => {}
+                    }
+                    let next = folder(&next_parts);
                     match world.set_documents(next.clone()) {
                         Ok(update) => {
                             documents = next;
+                            parts = next_parts;
+                            let wanted = world.key_sources();
+                            keys.retain(|name, _| wanted.iter().any(|origin| origin.name == *name));
                             update
                         }
-                        Err(findings) => panic!("{findings:#?}"),
+                        // An authorizer may take no mTLS: then everything stays.
+                        Err(findings) => {
+                            let refused: Vec<_> = findings.iter().filter(|finding| finding.is_error()).collect();
+                            prop_assert!(refused.iter().all(|finding| finding.code.id == "BZ0264"), "{refused:#?}");
+                            Update::default()
+                        }
                     }
                 }
                 Step::Broken(parts) => {
@@ -412,6 +598,15 @@ proptest! {
                     let report = report(template.plan()[0].clone(), 4, ready, 200);
                     reports.insert(name, report.clone());
                     world.report_pod(report)
+                }
+                Step::Keys { set, content, at } => {
+                    let jwks: Arc<str> = format!("{{\"keys\":[{content}]}}").into();
+                    let wanted = world.key_sources();
+                    let name = wanted.get(set).map_or_else(|| "jwks/nowhere".into(), |origin| origin.name.clone());
+                    if set < wanted.len() {
+                        keys.insert(name.clone(), (jwks.clone(), i64::from(at)));
+                    }
+                    world.report_keys(&name, jwks, i64::from(at))
                 }
                 Step::Gone { pod } => {
                     let Some(name) = reports.keys().nth(pod).cloned() else { continue };
@@ -451,6 +646,11 @@ proptest! {
                 fresh.report_pod(report.clone());
             }
             fresh.set_documents(documents.clone()).unwrap();
+            for (name, (jwks, at)) in &keys {
+                fresh.report_keys(name, jwks.clone(), *at);
+            }
+            prop_assert_eq!(world.key_sources(), fresh.key_sources());
+            prop_assert_eq!(world.settings(), fresh.settings());
             prop_assert_eq!(&now, &told(&fresh), "a fresh world says otherwise");
             prop_assert_eq!(world.plan(), fresh.plan());
             prop_assert_eq!(world.services(), fresh.services());

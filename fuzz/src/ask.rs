@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bartizan_decide::{
-    ConnectionFacts, Engine, HttpFacts, InFlight, authorize_http, authorize_tcp, choose, explain_http,
+    ConnectionFacts, Engine, HttpFacts, InFlight, TlsFacts, Verdict, authorize_http, authorize_tcp, choose, explain_http,
     explain_tcp, outbound, resolve_name, route,
 };
 use bartizan_mesh::{Condition, Endpoint, Matcher, PathMatch, Rule};
@@ -70,7 +70,10 @@ fn answer(engine: &Engine, local: &NamespacedName, question: &Question, answers:
             "explain names another rule"
         );
     }
-    let rule = http.as_ref().ok().and_then(|permit| engine.allowed_by(permit));
+    let rule = match &http {
+        Ok(Verdict::Permit(permit)) => engine.allowed_by(permit),
+        Ok(Verdict::Ask(_)) | Err(_) => None,
+    };
     answers.push(format!("{rule:?} {:?}", http.as_ref().err()));
 }
 
@@ -146,12 +149,21 @@ impl Question {
                 peer: &self.peer,
                 source: IpAddr::from([10, 66, 0, 9]),
                 destination: SocketAddr::from(([10, 66, 0, 2], self.port)),
+                remote: IpAddr::from([203, 0, 113, 7]),
                 sni: Some("outbound_.80_._.cart.shop.svc.cluster.local"),
+                tls: Some(TlsFacts {
+                    version: "TLSv1.3",
+                    cipher: "TLS_AES_256_GCM_SHA384",
+                    group: "X25519MLKEM768",
+                }),
+                now: 1_800_000_000,
             },
             method: &self.method,
             authority: Some(&self.authority),
             target: &self.target,
             headers: self.headers.as_slice(),
+            user: None,
+            route_is_for_people: false,
         }
     }
 }

@@ -41,9 +41,7 @@ pub fn web_client(
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(system);
     for der in named.map(certificates).transpose()?.unwrap_or_default() {
-        roots
-            .add(CertificateDer::from(der))
-            .map_err(|_| WebError::Root)?;
+        roots.add(CertificateDer::from(der)).map_err(|_| WebError::Root)?;
     }
     if roots.is_empty() {
         return Err(WebError::NoRoots);
@@ -74,7 +72,10 @@ mod tests {
         assert_eq!(web_client([], None).unwrap_err(), WebError::NoRoots);
         let odd = CertificateDer::from(vec![1, 2, 3]);
         assert_eq!(web_client([odd], None).unwrap_err(), WebError::NoRoots);
-        assert_eq!(web_client([], Some("nothing")).unwrap_err(), WebError::Pem(PemError::Certificates));
+        assert_eq!(
+            web_client([], Some("nothing")).unwrap_err(),
+            WebError::Pem(PemError::Certificates)
+        );
         let odd = crate::pem::text("CERTIFICATE", &[1, 2, 3]);
         assert_eq!(web_client([], Some(&odd)).unwrap_err(), WebError::Root);
     }

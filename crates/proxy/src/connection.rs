@@ -319,17 +319,46 @@ impl Connection {
             &families::CONNECTIONS_REFUSED,
             &[self.door.direction(), reason_label(details)],
         );
-        let Some(log) = &self.worker.log else { return };
-        let now = std::time::Instant::now();
-        log.write(&AccessRecord {
+        let refused = AccessRecord {
             response_flags: flags,
+            ..self.record(details)
+        };
+        if let Some(log) = &self.worker.log {
+            log.write(&refused);
+        }
+    }
+
+    /// Writes a line about an open connection that a change has closed.
+    pub(crate) fn log_judged(&self, objection: &Objection) {
+        let details = format!("closed by a change: {objection}");
+        self.worker.count(
+            &families::CONNECTIONS_REFUSED,
+            &[self.door.direction(), reason_label(&details)],
+        );
+        let Some(log) = &self.worker.log else { return };
+        let rule = match objection {
+            Objection::Denied(denied) => denied.rule().map(|rule| self.policy_text(rule)),
+            Objection::Untrusted(_) => None,
+        };
+        log.write(&AccessRecord {
+            decision_id: Some(self.worker.decision_id()),
+            allowed: Some(false),
+            policy: rule.as_deref(),
+            ..self.record(&details)
+        });
+    }
+
+    /// A line about the connection itself.
+    fn record<'a>(&'a self, details: &'a str) -> AccessRecord<'a> {
+        let now = std::time::Instant::now();
+        AccessRecord {
             connection_termination_details: Some(details),
             downstream_local_address: Some(self.local),
             downstream_remote_address: Some(self.remote),
             requested_server_name: self.sni.as_deref().map(str::as_bytes),
             config_version: self.worker.engine().snapshot().version().0,
             ..AccessRecord::new(self.worker.wall_time(now), self.door.reporter())
-        });
+        }
     }
 }
 

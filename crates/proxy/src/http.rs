@@ -204,10 +204,7 @@ fn judged(connection: &Connection, objection: &Objection) {
         count_denied(connection, "connection", denied);
     }
     count_judged(connection, objection);
-    connection.log_refused(
-        bartizan_telemetry::ResponseFlags::NONE,
-        &format!("closed by a change: {objection}"),
-    );
+    connection.log_judged(objection);
 }
 
 /// Counts what a change has ended.

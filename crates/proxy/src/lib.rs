@@ -18,6 +18,7 @@ mod http;
 mod inbound;
 mod labels;
 mod listen;
+mod noted;
 mod outbound;
 mod request;
 mod run;

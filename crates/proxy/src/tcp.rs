@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::connection::{Connection, Door, Objection};
 use crate::http::count_judged;
+use crate::noted::Noted;
 use crate::request::outcome::count_denied;
 use crate::request::{Upgraded, ask_tcp};
 use crate::upstream::{Carried, ConnectError, InFlightGuard, Target, Warrant, application, select};
@@ -80,6 +81,7 @@ struct Outcome<'c> {
     policy: Option<Rc<str>>,
     decision: Option<DecisionId>,
     authorizer: Option<String>,
+    noted: Option<Box<Noted>>,
     attempts: u32,
     version: u64,
     cluster: Option<String>,
@@ -152,10 +154,11 @@ async fn open(
         Door::Inbound { .. } => match authorize(connection, engine, outcome).await {
             Ok(permit) => {
                 outcome.allowed = Some(true);
+                outcome.noted = Noted::of(&connection.worker, engine, permit.marks());
                 (None, Warrant::Permitted(permit))
             }
             Err(denied) => {
-                outcome.deny(&denied);
+                outcome.deny(engine, &denied);
                 return None;
             }
         },
@@ -250,6 +253,7 @@ impl<'c> Outcome<'c> {
             policy: None,
             decision: None,
             authorizer: None,
+            noted: None,
             attempts: 0,
             version,
             cluster: None,
@@ -257,7 +261,8 @@ impl<'c> Outcome<'c> {
         }
     }
 
-    fn deny(&mut self, denied: &Denied) {
+    fn deny(&mut self, engine: &Engine, denied: &Denied) {
+        self.noted = Noted::of(&self.connection.worker, engine, denied.marks());
         self.decision = Some(self.connection.worker.decision_id());
         self.allowed = Some(false);
         self.details = Some(denied.to_string().into());
@@ -363,8 +368,12 @@ impl<'c> Outcome<'c> {
             }
             Err(objection) => {
                 match &objection {
-                    Objection::Denied(denied) => self.deny(denied),
-                    Objection::Untrusted(_) => self.details = Some(objection.to_string().into()),
+                    Objection::Denied(denied) => self.deny(&worker.engine(), denied),
+                    Objection::Untrusted(_) => {
+                        self.decision = Some(worker.decision_id());
+                        self.allowed = Some(false);
+                        self.details = Some(objection.to_string().into());
+                    }
                 }
                 count_judged(connection, &objection);
                 None
@@ -396,6 +405,7 @@ impl Drop for Outcome<'_> {
                 (own, proven.map(bartizan_types::SpiffeId::as_str))
             }
         };
+        let noted = self.noted.as_deref();
         let own_side = worker.own_side();
         let source = match self.connection.door {
             Door::Inbound { port, .. } => self.connection.inbound_edge(port).1,
@@ -428,6 +438,9 @@ impl Drop for Outcome<'_> {
                 .then(|| self.connection.client.ip()),
             tls: self.connection.tls_record(),
             authorizer: self.authorizer.as_deref(),
+            audited: noted.map_or(&[], |noted| &noted.audited),
+            dry_run_allow: noted.and_then(Noted::dry_run_allow),
+            dry_run_deny: noted.and_then(Noted::dry_run_deny),
             config_version: self.version,
             attempts: self.attempts,
             ..AccessRecord::new(worker.wall_time(self.start), self.connection.door.reporter())

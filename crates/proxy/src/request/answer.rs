@@ -20,7 +20,6 @@ use super::grpc::Observed;
 use super::headers::{DECISION, UNSENT};
 use super::outcome::Outcome;
 use crate::connection::Door;
-use crate::connection::Objection;
 
 /// What clients of a denied request read.
 const DENIED: &str = "RBAC: access denied";
@@ -146,10 +145,11 @@ impl Answer {
         )
     }
 
-    /// The peer's trust domain was taken out of the bundle.
-    pub(crate) fn untrusted(objection: &Objection) -> Self {
+    /// The peer's trust domain was taken out of the bundle. The outcome has the details.
+    pub(crate) fn untrusted(id: DecisionId) -> Self {
         Self {
-            details: Some(objection.to_string().into()),
+            details: None,
+            decision: Some(id),
             ..Self::new(StatusCode::FORBIDDEN, DENIED, "")
         }
     }

@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Requests of one worker that wait for keys at most; the next are refused at once.
 const MOST_WAITING: u32 = 256;
 
+/// What `decide` says of a rule whose keys have not been fetched, without asking for a verification.
+const NO_KEYS_YET: &str = "Jwks remote fetch is failed";
+
 /// The user of a request, and what it takes to judge it again.
 #[derive(Clone)]
 pub(crate) struct Accepted {
@@ -89,7 +92,10 @@ pub(super) async fn who(
             })
         }
         Err(unauthenticated) => {
-            let reason = seen.reason.unwrap_or("rules");
+            let reason = seen.reason.unwrap_or(match unauthenticated.says() {
+                NO_KEYS_YET => "no_keys",
+                _ => "rules",
+            });
             connection.worker.count(&families::JWT_REFUSED, &[reason]);
             let id = outcome.refuse_token(&unauthenticated);
             Err(Box::new(Answer::unauthenticated(

@@ -259,7 +259,9 @@ async fn give_back<D: Client>(
                 Objection::Denied(denied) => {
                     outcome.deny(&watch.engine, denied);
                 }
-                Objection::Untrusted(_) => outcome.details = objection.to_string().into(),
+                Objection::Untrusted(_) => {
+                    outcome.distrust(&objection);
+                }
             }
         }
         Ok(Err(error)) if error.side == Side::Downstream => {
@@ -420,7 +422,7 @@ impl Watch<'_> {
         count_judged(self.connection, objection);
         match objection {
             Objection::Denied(denied) => super::deny(outcome, &self.engine, self.request.head, denied),
-            Objection::Untrusted(_) => Answer::untrusted(objection),
+            Objection::Untrusted(_) => Answer::untrusted(outcome.distrust(objection)),
         }
     }
 

@@ -133,7 +133,8 @@ pub(super) fn is_named(name: &[u8], field: &str) -> bool {
 }
 
 fn starts_with(name: &[u8], start: &[u8]) -> bool {
-    let same = |(one, other): (&u8, &u8)| one.eq_ignore_ascii_case(other) || (*one == b'_' && *other == b'-');
+    let dash = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    let same = |(one, other): (&u8, &u8)| dash(*one).eq_ignore_ascii_case(&dash(*other));
     name.get(..start.len())
         .is_some_and(|name| name.iter().zip(start).all(same))
 }
@@ -205,6 +206,8 @@ mod tests {
         ] {
             assert!(is_a_proxys(name.as_bytes()), "{name}");
         }
+        assert!(is_named(b"X-Claim", "x_claim") && is_named(b"x_claim", "x-claim"));
+        assert!(!is_named(b"x-claims", "x-claim"));
         for name in ["x-request-id", "traceparent", "x-env", "x-forwarded-for", "x_y"] {
             assert!(!is_a_proxys(name.as_bytes()), "{name}");
         }

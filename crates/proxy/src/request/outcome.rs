@@ -6,15 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bartizan_decide::{
-    CanonicalPath, Denied, Engine, Marks, Permit, Reason, Unauthenticated, canonical_path,
-};
-use bartizan_mesh::{Action, PathRule, PolicyKind, PolicyName};
+use bartizan_decide::{CanonicalPath, Denied, Engine, Permit, Reason, Unauthenticated, canonical_path};
+use bartizan_mesh::PathRule;
 use bartizan_telemetry::{
-    AccessRecord, DryRun, EdgeLabels, RequestDone, RequestProtocol, ResponseFlags, SecurityPolicy, Service,
-    Workload, families,
+    AccessRecord, EdgeLabels, RequestDone, RequestProtocol, ResponseFlags, SecurityPolicy, Service, Workload,
+    families,
 };
-use bartizan_types::{DecisionId, NamespacedName, RuleId};
+use bartizan_types::DecisionId;
 use bartizan_wire::exchange::Counters;
 use bartizan_wire::head::{Headers, RequestHead};
 use bytes::Bytes;
@@ -22,17 +20,10 @@ use bytes::Bytes;
 use super::answer::Answer;
 use super::ask::says::Edit;
 use super::grpc::Messages;
-use crate::connection::{Connection, Door};
+use crate::connection::{Connection, Door, Objection};
+use crate::noted::Noted;
 use crate::tokens::Known;
 use crate::upstream::Target;
-
-/// What a decision leaves for the log beside its outcome.
-#[derive(Default)]
-struct Noted {
-    audited: Vec<String>,
-    /// Whether DENY policies in dry run decided, the rule, and whether it would pass.
-    shadow: Option<(Action, Option<String>, bool)>,
-}
 
 /// What became of one request.
 pub(crate) struct Outcome<'c> {
@@ -67,7 +58,7 @@ pub(crate) struct Outcome<'c> {
     /// Fields that an authorizer adds to the response.
     pub(crate) response_fields: Vec<Edit>,
     /// What the decision leaves for the log.
-    marks: Option<Box<Noted>>,
+    noted: Option<Box<Noted>>,
     /// The target as the client sent it, where it was changed.
     sent_target: Option<Bytes>,
     pub(crate) attempts: u32,
@@ -103,7 +94,7 @@ impl<'c> Outcome<'c> {
             authorizer: None,
             authorizer_reply: None,
             response_fields: Vec::new(),
-            marks: None,
+            noted: None,
             sent_target: None,
             attempts: 0,
             service_time: None,
@@ -128,7 +119,7 @@ impl<'c> Outcome<'c> {
     /// Policy has allowed it.
     pub(crate) fn allow(&mut self, engine: &Engine, permit: &Permit) {
         self.allowed = Some(true);
-        self.note(engine, permit.marks());
+        self.noted = Noted::of(&self.connection.worker, engine, permit.marks());
     }
 
     /// Policy has denied it.
@@ -143,7 +134,16 @@ impl<'c> Outcome<'c> {
         }
         self.policy = denied.rule().map(|rule| self.connection.policy_text(rule));
         count_denied(self.connection, "http", denied);
-        self.note(engine, denied.marks());
+        self.noted = Noted::of(worker, engine, denied.marks());
+        id
+    }
+
+    /// The peer is trusted no more.
+    pub(crate) fn distrust(&mut self, objection: &Objection) -> DecisionId {
+        let id = self.connection.worker.decision_id();
+        self.decision = Some(id);
+        self.allowed = Some(false);
+        self.details = objection.to_string().into();
         id
     }
 
@@ -162,43 +162,6 @@ impl<'c> Outcome<'c> {
         for edit in self.response_fields.drain(..) {
             edit.apply(headers);
         }
-    }
-
-    fn note(&mut self, engine: &Engine, marks: &Marks) {
-        if marks.audited.is_empty() && marks.shadow.is_none() {
-            return;
-        }
-        let worker = &self.connection.worker;
-        for rule in &marks.audited {
-            worker.count(
-                &families::POLICY_AUDITED,
-                &[
-                    rule.namespace.as_str(),
-                    rule.policy.as_str(),
-                    &rule.rule.to_string(),
-                ],
-            );
-        }
-        let shadow = marks.shadow.as_ref().map(|shadow| {
-            // Without a rule, no ALLOW rule has matched, or no DENY rule has and nothing else is asked for.
-            let action = match &shadow.rule {
-                Some(rule) => action_of(engine, rule),
-                None if shadow.allowed => Action::Deny,
-                None => Action::Allow,
-            };
-            let label = if action == Action::Deny { "deny" } else { "allow" };
-            let result = if shadow.allowed { "allowed" } else { "denied" };
-            worker.count(&families::POLICY_SHADOW, &[label, result]);
-            (
-                action,
-                shadow.rule.as_ref().map(ToString::to_string),
-                shadow.allowed,
-            )
-        });
-        self.marks = Some(Box::new(Noted {
-            audited: marks.audited.iter().map(ToString::to_string).collect(),
-            shadow,
-        }));
     }
 
     /// Counts and logs it.
@@ -267,16 +230,7 @@ impl<'c> Outcome<'c> {
             .user
             .as_ref()
             .map(|known| known.said(worker.changes(), &worker.shared.keyring));
-        let noted = self.marks.as_deref();
-        let dry_run = |wanted: Action| {
-            noted
-                .and_then(|noted| noted.shadow.as_ref())
-                .filter(|(action, ..)| (*action == Action::Deny) == (wanted == Action::Deny))
-                .map(|(_, rule, allowed)| DryRun {
-                    policy: rule.as_deref(),
-                    allowed: *allowed,
-                })
-        };
+        let noted = self.noted.as_deref();
         let header = |name| head.and_then(|head| head.headers.get(name));
         let own = worker.shared.identity.get().map(|identity| identity.id.as_str());
         let target = self.target.as_deref();
@@ -342,8 +296,8 @@ impl<'c> Outcome<'c> {
             request_auth_error: self.token_refused.as_deref(),
             authorizer: self.authorizer.as_deref(),
             audited: noted.map_or(&[], |noted| &noted.audited),
-            dry_run_allow: dry_run(Action::Allow),
-            dry_run_deny: dry_run(Action::Deny),
+            dry_run_allow: noted.and_then(Noted::dry_run_allow),
+            dry_run_deny: noted.and_then(Noted::dry_run_deny),
             config_version: self.version,
             attempts: self.attempts,
             ..AccessRecord::new(worker.wall_time(self.start), self.connection.door.reporter())
@@ -360,19 +314,6 @@ impl Drop for Outcome<'_> {
             self.tell(None, Counters::default());
         }
     }
-}
-
-/// What the policy of a rule does when it matches.
-fn action_of(engine: &Engine, rule: &RuleId) -> Action {
-    let name = NamespacedName {
-        namespace: rule.namespace.clone(),
-        name: rule.policy.clone(),
-    };
-    [PolicyKind::AuthorizationPolicy, PolicyKind::AccessRule]
-        .into_iter()
-        .find(|kind| *rule.kind == *kind.as_str())
-        .and_then(|kind| engine.snapshot().policy(&PolicyName { kind, name }))
-        .map_or(Action::Allow, |policy| policy.action)
 }
 
 /// The form of a path that policy has matched, where it is not the one that was sent.

@@ -119,7 +119,7 @@ pub mod codes {
         POINTLESS_RULE = "BZ0123", "rule that cannot do what it says",
             "The rule is well-formed, but it never has an effect, or another one than it seems to have.";
         UNSAFE = "BZ0124", "weaker than it looks",
-            "What is written works, but somebody could get around it: keys that travel without protection, a private key in a document, a key that makes tokens as well as it checks them.";
+            "What is written works, but somebody could get around it: keys that travel without protection, a private key in a document, a key that makes tokens as well as it checks them, tokens for any audience, an authorizer that lets everything through while it is away.";
         EXPRESSION = "BZ0125", "expression that is wrong",
             "A condition in the Common Expression Language does not parse, names something that does not exist, compares things of different types, or may cost more than a request can spend. It is checked when it is read, so that nothing is found out by a request.";
     }

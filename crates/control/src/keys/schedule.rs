@@ -64,8 +64,10 @@ impl KeyTimes {
 #[derive(Clone, Debug)]
 pub(super) struct Schedule {
     next: Instant,
-    /// When the last fetch began.
-    last: Option<Instant>,
+    /// When the last fetch began that somebody's question brought forward.
+    asked: Option<Instant>,
+    /// The next fetch is because of a question.
+    is_question: bool,
     is_running: bool,
     failures: u32,
 }
@@ -75,7 +77,8 @@ impl Schedule {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             next: now,
-            last: None,
+            asked: None,
+            is_question: false,
             is_running: false,
             failures: 0,
         }
@@ -91,7 +94,9 @@ impl Schedule {
     }
 
     pub(super) fn started(&mut self, now: Instant) {
-        self.last = Some(now);
+        if std::mem::take(&mut self.is_question) {
+            self.asked = Some(now);
+        }
         self.is_running = true;
     }
 
@@ -114,13 +119,17 @@ impl Schedule {
         self.next = now + times.after_failures(self.failures, jitter);
     }
 
-    /// Somebody has seen an unknown key: now, or as soon as the limit lets it. While a fetch runs, that is the answer.
+    /// Somebody has seen an unknown key: now, or as soon as the limit lets it. While a fetch runs, that is the answer. Only
+    /// fetches because of questions count against the limit, so that a key that is new right after a fetch is found at once.
     pub(super) fn ask(&mut self, now: Instant, limit: Duration) {
         if self.is_running {
             return;
         }
-        let earliest = self.last.map_or(now, |last| (last + limit).max(now));
-        self.next = self.next.min(earliest);
+        let earliest = self.asked.map_or(now, |asked| (asked + limit).max(now));
+        if earliest < self.next {
+            self.next = earliest;
+            self.is_question = true;
+        }
     }
 }
 
@@ -180,11 +189,16 @@ mod tests {
         schedule.ask(start, times.unknown_key);
         assert_eq!(schedule.next(), None);
         schedule.succeeded(start + SECOND, None, &times, 0.0);
+        // The first one at once, however new the keys are.
         schedule.ask(start + SECOND, times.unknown_key);
+        assert_eq!(schedule.next(), Some(start + SECOND));
+        schedule.started(start + SECOND);
+        schedule.succeeded(start + SECOND, None, &times, 0.0);
         schedule.ask(start + SECOND * 2, times.unknown_key);
-        assert_eq!(schedule.next(), Some(start + SECOND * 10));
-        schedule.started(start + SECOND * 10);
-        schedule.succeeded(start + SECOND * 10, None, &times, 0.0);
+        schedule.ask(start + SECOND * 3, times.unknown_key);
+        assert_eq!(schedule.next(), Some(start + SECOND * 11));
+        schedule.started(start + SECOND * 11);
+        schedule.succeeded(start + SECOND * 11, None, &times, 0.0);
         schedule.ask(start + SECOND * 60, times.unknown_key);
         assert_eq!(schedule.next(), Some(start + SECOND * 60));
         // It never puts off what is due earlier.

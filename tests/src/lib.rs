@@ -282,6 +282,32 @@ impl Mesh {
         enter(program)
     }
 
+    /// A token by the example's issuer, for its service and for a user `ana`, with more arguments of `bartizan token sign`.
+    pub fn token(&self, more: &[&str]) -> String {
+        let mut arguments = vec!["token", "sign", "demo-issuer.jwk"];
+        for (name, value) in [
+            ("--issuer", "https://identity.mission.example"),
+            ("--subject", "ana"),
+            ("--audience", "mission-service-api"),
+        ] {
+            if !more.contains(&name) {
+                arguments.extend([name, value]);
+            }
+        }
+        arguments.extend(more);
+        let ended = self.bartizan(&arguments);
+        assert!(ended.code == 0, "{}", ended.stderr);
+        ended.stdout.trim().to_owned()
+    }
+
+    /// The header that lets into the example's gateway.
+    pub fn cleared(&self) -> String {
+        format!(
+            "Authorization: Bearer {}",
+            self.token(&["--claim", "clearance_level=SECRET"])
+        )
+    }
+
     /// Where the example's gateway listens.
     pub fn gateway(&self) -> String {
         self.summary["status"]["gateways"][0]["addresses"][0]

@@ -66,7 +66,9 @@ fn a_call_shows_its_hops_and_why_it_was_denied() {
     );
 
     // From outside the gateway makes the id, and policies speak of the listener's port, not of the host's.
-    let outside = mesh.bartizan(&["call", &format!("http://{}/v1/readings", mesh.gateway())]);
+    let cleared = mesh.cleared();
+    let readings = format!("http://{}/v1/readings", mesh.gateway());
+    let outside = mesh.bartizan(&["call", "-H", &cleared, &readings]);
     assert_eq!(outside.code, 0, "{}", all(&outside));
     assert!(
         outside.stdout.contains("sent by mission-edge/edge-bartizan-0")
@@ -76,7 +78,12 @@ fn a_call_shows_its_hops_and_why_it_was_denied() {
         "{}",
         all(&outside)
     );
-    let outside = mesh.bartizan(&["call", &format!("http://{}/admin", mesh.gateway())]);
+    let outside = mesh.bartizan(&[
+        "call",
+        "-H",
+        &cleared,
+        &format!("http://{}/admin", mesh.gateway()),
+    ]);
     assert_eq!(outside.code, 4, "{}", all(&outside));
     let explained = mesh.bartizan(&["explain", "--last-denied"]);
     assert!(
@@ -128,8 +135,19 @@ fn a_call_shows_its_hops_and_why_it_was_denied() {
         "{}",
         all(&dump)
     );
-    let can = mesh.bartizan(&["can", "outside", "mission-edge/edge", "GET", "/v1/readings"]);
-    assert_eq!(can.code, 0, "{}", all(&can));
+    let can = |clearance: &str| {
+        let clearance = format!("clearance_level={clearance}");
+        let arguments = ["can", "outside", "mission-edge/edge", "GET", "/v1/readings"];
+        let claims = [
+            "iss=https://identity.mission.example",
+            "aud=mission-service-api",
+            &clearance,
+        ];
+        let claims = claims.map(|claim| ["--claim", claim]);
+        mesh.bartizan(&[&arguments[..], claims.as_flattened()].concat())
+    };
+    let (high, low) = (can("SECRET"), can("CONFIDENTIAL"));
+    assert_eq!((high.code, low.code), (0, 4), "{}\n{}", all(&high), all(&low));
     let can = mesh.bartizan(&["can", "outside", "mission-edge/edge", "GET", "v1"]);
     assert_eq!(can.code, 2, "{}", all(&can));
 }

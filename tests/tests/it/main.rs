@@ -9,6 +9,7 @@
     reason = "a test fails by a panic, tells one story from the start to the end, and counts whole numbers"
 )]
 
+mod agree;
 mod byo;
 mod bypass;
 mod capture;
@@ -25,3 +26,4 @@ mod sandbox;
 mod soak;
 mod survive;
 mod telemetry;
+mod users;

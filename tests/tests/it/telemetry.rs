@@ -22,16 +22,17 @@ fn a_reading_goes_through_every_hop_and_comes_back() {
     let mesh = Mesh::up(&Start::example("telemetry"));
     let gateway = mesh.gateway();
     let readings = format!("http://{gateway}/v1/readings");
-    let posted = curl(&["-d", r#"{"sensor":"s1","value":21.5}"#, &readings]);
+    let cleared = mesh.cleared();
+    let posted = curl(&["-H", &cleared, "-d", r#"{"sensor":"s1","value":21.5}"#, &readings]);
     assert_eq!(status_of(&posted), "200", "{posted:?}\n{}", mesh.last_words());
-    let read = curl(&[&readings]);
+    let read = curl(&["-H", &cleared, &readings]);
     assert_eq!(status_of(&read), "200", "{read:?}\n{}", mesh.last_words());
     assert!(
         read.stdout.contains("21.5") && read.stdout.contains("checked"),
         "{}",
         read.stdout
     );
-    let canary = curl(&["-D", "-", "-H", "x-canary: always", &readings]);
+    let canary = curl(&["-D", "-", "-H", &cleared, "-H", "x-canary: always", &readings]);
     assert!(canary.stdout.contains("x-served-by: canary"), "{}", canary.stdout);
     assert!(
         canary.stdout.contains("telemetry-query-canary"),
@@ -39,7 +40,7 @@ fn a_reading_goes_through_every_hop_and_comes_back() {
         canary.stdout
     );
 
-    let denied = curl(&["-D", "-", &format!("http://{gateway}/admin")]);
+    let denied = curl(&["-D", "-", "-H", &cleared, &format!("http://{gateway}/admin")]);
     assert!(denied.stdout.contains("403"), "{}", denied.stdout);
     let explained = mesh.bartizan(&["explain", "--last-denied"]);
     assert_eq!(explained.code, 0, "{}", explained.stderr);

@@ -65,6 +65,8 @@ pub(crate) enum Command {
     Token(TokenArgs),
     /// Whether claims hold for every request that a folder lets in, with a counterexample where not
     Prove(ProveArgs),
+    /// What a change of documents opens and closes, over all requests, with an example each
+    Diff(DiffArgs),
     /// A test service: HTTP/1.1, HTTP/2, gRPC and TCP
     Echo(EchoArgs),
     /// Run a single proxy from a folder with a StaticProxy document, without a control plane
@@ -287,6 +289,33 @@ pub(crate) struct ProveArgs {
     /// A file with more PolicyClaim documents
     #[arg(long = "claim", value_name = "FILE")]
     pub(crate) claims: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) documents: DocumentArgs,
+    /// How it looks
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+/// Which changes end with an exit code other than 0.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailOn {
+    /// Those that open something
+    Opens,
+    /// Those that close something
+    Closes,
+    /// Those that open or close something
+    Any,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct DiffArgs {
+    /// A folder or file as it was
+    pub(crate) old: PathBuf,
+    /// A folder or file as it will be
+    pub(crate) new: PathBuf,
+    /// Which changes end with 9 (opens) or 10 (only closes) instead of 0
+    #[arg(long, value_enum, default_value = "any")]
+    pub(crate) fail_on: FailOn,
     #[command(flatten)]
     pub(crate) documents: DocumentArgs,
     /// How it looks

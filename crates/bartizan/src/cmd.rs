@@ -3,6 +3,7 @@
 pub(crate) mod call;
 pub(crate) mod can;
 pub(crate) mod check;
+pub(crate) mod diff;
 pub(crate) mod down;
 pub(crate) mod echo;
 pub(crate) mod explain;

@@ -19,6 +19,10 @@ pub(crate) const HOST: u8 = 6;
 pub(crate) const CLAIM_FALSE: u8 = 7;
 /// No claim is false, and one could not be decided.
 pub(crate) const CLAIM_UNDECIDED: u8 = 8;
+/// A change opens something.
+pub(crate) const OPENS: u8 = 9;
+/// A change opens nothing and closes something.
+pub(crate) const CLOSES: u8 = 10;
 
 /// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             | Command::Can(_)
             | Command::Explain(_)
             | Command::Prove(_)
+            | Command::Diff(_)
             | Command::Call(_)
     ) {
         signals::end_with_the_reader();
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         Command::Explain(args) => place().and_then(|place| cmd::explain::run(&place, &args)),
         Command::Token(args) => cmd::token::run(&args),
         Command::Prove(args) => cmd::prove::run(&args),
+        Command::Diff(args) => cmd::diff::run(&args),
         Command::Echo(args) => with_runtime(cmd::echo::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Proxy(args) => cmd::proxy::run(&args),
     };

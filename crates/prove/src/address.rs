@@ -45,12 +45,20 @@ pub(crate) fn divide_addresses(
         for (first, next) in pairs(four) {
             // The first address of a network is nobody's, where there is another.
             let one = first.saturating_add(1);
-            let example = if next.is_none_or(|next| one < next) { one } else { first };
+            let example = if next.is_none_or(|next| one < next) {
+                one
+            } else {
+                first
+            };
             candidates.push(IpAddr::V4(Ipv4Addr::from(example)));
         }
         for (first, next) in pairs(six) {
             let one = first.saturating_add(1);
-            let example = if next.is_none_or(|next| one < next) { one } else { first };
+            let example = if next.is_none_or(|next| one < next) {
+                one
+            } else {
+                first
+            };
             let address = Ipv6Addr::from(example);
             // A mapped address is an IPv4 address to every matcher.
             if address.to_ipv4_mapped().is_none() {

@@ -30,4 +30,17 @@ impl Bits {
             .get(number / 64)
             .is_some_and(|word| word >> (number % 64) & 1 == 1)
     }
+
+    pub(crate) fn without(&self, other: &Self) -> Self {
+        let words = self.0.iter().enumerate();
+        let mut left = Self(
+            words
+                .map(|(at, word)| word & !other.0.get(at).copied().unwrap_or_default())
+                .collect(),
+        );
+        while left.0.last() == Some(&0) {
+            left.0.pop();
+        }
+        left
+    }
 }

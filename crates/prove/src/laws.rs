@@ -36,7 +36,9 @@ impl Sealed {
                 Dimension::Sni | Dimension::TlsVersion | Dimension::Cipher | Dimension::Group => {
                     (has_tls, self.absent(dimension)?)
                 }
-                Dimension::Host | Dimension::Header(_) | Dimension::Query(_) => (is_http, self.absent(dimension)?),
+                Dimension::Host | Dimension::Header(_) | Dimension::Query(_) => {
+                    (is_http, self.absent(dimension)?)
+                }
                 Dimension::Http
                 | Dimension::Port
                 | Dimension::Identity

@@ -11,6 +11,7 @@ mod address;
 mod bits;
 pub mod claim;
 mod clock;
+pub mod compare;
 mod diagram;
 mod expression;
 mod formula;
@@ -26,5 +27,6 @@ mod speaker;
 mod text;
 
 pub use claim::{Answer, Needs, PlainPort, every_way, every_way_but_through, is_alike, never, plain_ports};
-pub use problem::TooLarge;
+pub use compare::{Change, Responsible, Ways, compare};
+pub use problem::{Callers, TooLarge};
 pub use request::{HttpRequest, Request};

@@ -14,7 +14,7 @@ pub(crate) enum Set {
 }
 
 impl Set {
-    fn has(self, character: char) -> bool {
+    pub(crate) fn has(self, character: char) -> bool {
         match self {
             Self::Character(own) => own == character,
             Self::NotSlash => character != '/',
@@ -64,10 +64,20 @@ impl Machine {
     pub(crate) fn accepted(&self, state: u32, atoms: &mut Vec<usize>) {
         match self {
             Self::Trie(trie) => trie.accepted(state, atoms),
-            Self::Suffixes(suffixes) => atoms.extend(suffixes.nodes.get(index(state)).into_iter().flat_map(|node| &node.ends)),
+            Self::Suffixes(suffixes) => atoms.extend(
+                suffixes
+                    .nodes
+                    .get(index(state))
+                    .into_iter()
+                    .flat_map(|node| &node.ends),
+            ),
             Self::Pattern(pattern) => {
                 let end = pattern.pieces.len();
-                if pattern.states.get(index(state)).is_some_and(|places| places.contains(&end)) {
+                if pattern
+                    .states
+                    .get(index(state))
+                    .is_some_and(|places| places.contains(&end))
+                {
                     atoms.push(pattern.atom);
                 }
             }
@@ -178,9 +188,9 @@ impl Suffixes {
             let mut at = 0;
             for character in text.chars() {
                 let new = nodes.len();
-                let next = nodes
-                    .get_mut(at)
-                    .map_or(0, |node: &mut SuffixNode| *node.next.entry(character).or_insert(new));
+                let next = nodes.get_mut(at).map_or(0, |node: &mut SuffixNode| {
+                    *node.next.entry(character).or_insert(new)
+                });
                 if next == new {
                     nodes.push(SuffixNode::default());
                 }
@@ -196,7 +206,11 @@ impl Suffixes {
             all.nodes
                 .get(at)
                 .into_iter()
-                .flat_map(|node| node.next.iter().map(move |(character, next)| (at, *character, *next)))
+                .flat_map(|node| {
+                    node.next
+                        .iter()
+                        .map(move |(character, next)| (at, *character, *next))
+                })
                 .collect()
         };
         queue.extend(children(&all, 0));
@@ -207,7 +221,11 @@ impl Suffixes {
                 let above = all.nodes.get(parent).map_or(0, |node| node.fall);
                 index(all.step(narrow(above), character))
             };
-            let inherited = all.nodes.get(fall).map(|node| node.ends.clone()).unwrap_or_default();
+            let inherited = all
+                .nodes
+                .get(fall)
+                .map(|node| node.ends.clone())
+                .unwrap_or_default();
             if let Some(node) = all.nodes.get_mut(at) {
                 node.fall = fall;
                 node.ends.extend(inherited);

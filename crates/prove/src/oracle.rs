@@ -76,17 +76,42 @@ const PRINCIPALS: &[&str] = &[
 const NAMESPACES: &[&str] = &["a", "ab", "b", "a*", "*b", "a*b", "*"];
 const ACCOUNTS: &[&str] = &["a/x", "a/y", "ab/x", "b/x"];
 const DOMAINS: &[&str] = &["td", "*", "t*", "other", "*d"];
-const BLOCKS: &[&str] = &["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3", "0.0.0.0/0", "fd00::/8", "::/0"];
+const BLOCKS: &[&str] = &[
+    "10.0.0.0/8",
+    "10.1.0.0/16",
+    "10.1.2.3",
+    "0.0.0.0/0",
+    "fd00::/8",
+    "::/0",
+];
 const METHODS: &[&str] = &["GET", "POST", "*", "P*", "*T", "CONNECT"];
 const PATHS: &[&str] = &[
     "/", "/a", "/a/", "/a*", "/a/*", "*", "*/b", "*b", "/a/b", "/a%20b", "/%41*", "/a;b", "",
 ];
-const TEMPLATES: &[&str] = &["/{*}", "/a/{*}", "/{*}/b", "/a/{**}", "/{**}/b", "/a/{*}/{**}", "/{*}/a/{**}/b"];
+const TEMPLATES: &[&str] = &[
+    "/{*}",
+    "/a/{*}",
+    "/{*}/b",
+    "/a/{**}",
+    "/{**}/b",
+    "/a/{*}/{**}",
+    "/{*}/a/{**}/b",
+];
 const HOSTS: &[&str] = &["h", "h:80", "H*", "*.h", "*", "*:80", "h."];
 const VALUES: &[&str] = &["*", "v", "v*", "*v", "vv", "", "a,b"];
 const SNIS: &[&str] = &["*", "s", "s*", "*.s"];
 const ISSUERS: &[&str] = &["https://i", "i"];
-const USERS: &[&str] = &["*", "https://i/s", "i/s", "*s", "https://i/*", "i*", "*i/s", "s", "*/s"];
+const USERS: &[&str] = &[
+    "*",
+    "https://i/s",
+    "i/s",
+    "*s",
+    "https://i/*",
+    "i*",
+    "*i/s",
+    "s",
+    "*/s",
+];
 const AUDIENCES: &[&str] = &["api", "ap*", "*", "web"];
 const LEVELS: &[&str] = &["SECRET", "TOP*", "*", "*SECRET", "TOP_SECRET"];
 
@@ -180,7 +205,10 @@ fn condition(dice: &mut Dice) -> Condition {
         12 => Condition::RequestPresenter(texts(dice, VALUES)),
         13 => Condition::RequestClaim(claim(&["level"]), texts(dice, LEVELS)),
         14 => Condition::RequestClaim(claim(&["org", "level"]), texts(dice, LEVELS)),
-        _ => Condition::RequestClaim(claim(&[dice.of(&["org", "sub", "iss", "scope"])]), texts(dice, VALUES)),
+        _ => Condition::RequestClaim(
+            claim(&[dice.of(&["org", "sub", "iss", "scope"])]),
+            texts(dice, VALUES),
+        ),
     }
 }
 
@@ -215,7 +243,11 @@ fn authentication(dice: &mut Dice, at: usize) -> RequestAuthentication {
         rules: (0..=dice.below(2))
             .map(|_| JwtRule {
                 issuer: (!dice.one_in(5)).then(|| dice.of(ISSUERS).into()),
-                audiences: if dice.one_in(2) { vec![dice.of(&["api", "web"]).into()] } else { Vec::new() },
+                audiences: if dice.one_in(2) {
+                    vec![dice.of(&["api", "web"]).into()]
+                } else {
+                    Vec::new()
+                },
                 keys: KeySource::Inline("{}".into()),
                 locations: Vec::new(),
                 forward_original_token: false,
@@ -251,7 +283,11 @@ pub(crate) fn mesh(dice: &mut Dice) -> Arc<Snapshot> {
             1 => WithoutPolicy::Deny,
             _ => WithoutPolicy::OwnNamespace,
         },
-        across_namespaces: if dice.one_in(3) { AcrossNamespaces::Named } else { AcrossNamespaces::AsWritten },
+        across_namespaces: if dice.one_in(3) {
+            AcrossNamespaces::Named
+        } else {
+            AcrossNamespaces::AsWritten
+        },
         user_credentials: match dice.below(6) {
             0 => UserCredentials::Everywhere,
             1 => UserCredentials::WhereMarked,
@@ -331,9 +367,17 @@ pub(crate) fn mesh(dice: &mut Dice) -> Arc<Snapshot> {
 }
 
 fn address(dice: &mut Dice) -> IpAddr {
-    dice.of(&["10.1.2.3", "10.1.9.9", "10.9.9.9", "192.0.2.1", "fd00::1", "2001:db8::1", "10.2.0.1"])
-        .parse()
-        .unwrap()
+    dice.of(&[
+        "10.1.2.3",
+        "10.1.9.9",
+        "10.9.9.9",
+        "192.0.2.1",
+        "fd00::1",
+        "2001:db8::1",
+        "10.2.0.1",
+    ])
+    .parse()
+    .unwrap()
 }
 
 fn claims(dice: &mut Dice) -> Map<String, Json> {
@@ -384,7 +428,14 @@ fn claims(dice: &mut Dice) -> Map<String, Json> {
 
 /// A random request, near the borders that policies draw.
 pub(crate) fn request(dice: &mut Dice) -> Request {
-    let peer = match dice.of(&["td/ns/a/sa/x", "td/ns/ab/sa/x", "td/ns/ab/sa/y", "td/ns/b/sa/x", "td/ns/acb/sa/xx", ""]) {
+    let peer = match dice.of(&[
+        "td/ns/a/sa/x",
+        "td/ns/ab/sa/x",
+        "td/ns/ab/sa/y",
+        "td/ns/b/sa/x",
+        "td/ns/acb/sa/xx",
+        "",
+    ]) {
         "" => Peer::Plaintext,
         principal => Peer::Authenticated(SpiffeId::parse(&format!("spiffe://{principal}")).unwrap()),
     };
@@ -396,22 +447,27 @@ pub(crate) fn request(dice: &mut Dice) -> Request {
             "CONNECT" => "h:80",
             "OPTIONS" if dice.one_in(2) => "*",
             _ => dice.of(&[
-                "/", "/a", "/a/", "/a/b", "/a/b/", "/a/c/b", "/b", "/a/c", "/A", "/%61", "/a%20b", "/ab", "/a/b/c/b",
-                "/a//b", "/a/./b", "/a/../b", "/a%2fb", "/x/a/b", "/x/a/y/b", "/a;b", "/%41x",
+                "/", "/a", "/a/", "/a/b", "/a/b/", "/a/c/b", "/b", "/a/c", "/A", "/%61", "/a%20b", "/ab",
+                "/a/b/c/b", "/a//b", "/a/./b", "/a/../b", "/a%2fb", "/x/a/b", "/x/a/y/b", "/a;b", "/%41x",
             ]),
         };
         let mut headers = Vec::new();
         for name in ["x-a", "x-b"] {
             match dice.below(5) {
                 0 => {}
-                1 => headers.extend([(name.to_owned(), "a".to_owned()), (name.to_owned(), "b".to_owned())]),
+                1 => headers.extend([
+                    (name.to_owned(), "a".to_owned()),
+                    (name.to_owned(), "b".to_owned()),
+                ]),
                 _ => headers.push((name.to_owned(), dice.of(&["v", "vv", "", "w", "wv"]).to_owned())),
             }
         }
         HttpRequest {
             method: method.to_owned(),
-            authority: (!dice.one_in(5))
-                .then(|| dice.of(&["h", "H:80", "h.", "h.:80", "x.h", "other", "h:8080", "h.."]).to_owned()),
+            authority: (!dice.one_in(5)).then(|| {
+                dice.of(&["h", "H:80", "h.", "h.:80", "x.h", "other", "h:8080", "h.."])
+                    .to_owned()
+            }),
             target: target.to_owned(),
             headers,
             claims: dice.one_in(3).then(|| claims(dice)),
@@ -450,7 +506,11 @@ pub(crate) fn decides(engine: &Engine, request: &Request) -> bool {
             request.port.get(),
         ),
         sni: request.sni.as_deref(),
-        tls: request.tls.as_ref().map(|(version, cipher, group)| TlsFacts { version, cipher, group }),
+        tls: request.tls.as_ref().map(|(version, cipher, group)| TlsFacts {
+            version,
+            cipher,
+            group,
+        }),
         now: request.at.unwrap_or(0),
     };
     let Some(http) = &request.http else {
@@ -534,13 +594,18 @@ fn values_of(
             Dimension::Subject => text(string("sub")),
             Dimension::Presenter => text(string("azp")),
             Dimension::Claim(path) => {
-                let found = path.iter().try_fold(json!(token?), |json, name| json.get(&**name).cloned());
+                let found = path
+                    .iter()
+                    .try_fold(json!(token?), |json, name| json.get(&**name).cloned());
                 Value::Elements(match found {
                     Some(Json::String(words)) if matches!(&**path, [only] if &**only == "scope") => {
                         words.split(' ').map(str::to_owned).collect()
                     }
                     Some(Json::String(one)) => vec![one],
-                    Some(Json::Array(all)) => all.iter().filter_map(|one| one.as_str().map(str::to_owned)).collect(),
+                    Some(Json::Array(all)) => all
+                        .iter()
+                        .filter_map(|one| one.as_str().map(str::to_owned))
+                        .collect(),
                     _ => Vec::new(),
                 })
             }
@@ -574,7 +639,11 @@ fn set(sealed: &mut Sealed, formula: &crate::formula::Formula) -> Set {
 
 /// What is left of an escape after Istio's normalization has no target that is surely read so.
 fn has_left_escape(request: &Request, rule: PathRule) -> bool {
-    rule != PathRule::RefuseAmbiguous && request.http.as_ref().is_some_and(|http| http.target.contains('%'))
+    rule != PathRule::RefuseAmbiguous
+        && request
+            .http
+            .as_ref()
+            .is_some_and(|http| http.target.contains('%'))
 }
 
 #[test]
@@ -635,7 +704,10 @@ fn the_prover_and_decide_agree() {
         }
         for set in sets {
             let Some((request, unless)) = example(&mut sealed, &ground, set).unwrap() else {
-                assert_eq!(set, EMPTY, "seed {seed}: an example of every set that is not empty");
+                assert_eq!(
+                    set, EMPTY,
+                    "seed {seed}: an example of every set that is not empty"
+                );
                 continue;
             };
             assert!(unless.is_empty());
@@ -663,5 +735,8 @@ fn the_prover_and_decide_agree() {
         assert_ne!(possible, FULL);
     }
     // A test that compares nothing would pass.
-    assert!(allowed_in > 3_000 && refused > 10_000 && examples > 3_000, "{allowed_in} {refused} {impossible} {examples}");
+    assert!(
+        allowed_in > 3_000 && refused > 10_000 && examples > 3_000,
+        "{allowed_in} {refused} {impossible} {examples}"
+    );
 }

@@ -147,7 +147,12 @@ impl From<Exhausted> for TooLarge {
 
 impl Problem {
     /// The requests that an atom accepts; `values` says what the dimension has, the first time that it is spoken of.
-    pub(crate) fn atom(&mut self, dimension: Dimension, atom: Atom, values: impl FnOnce() -> Values) -> Formula {
+    pub(crate) fn atom(
+        &mut self,
+        dimension: Dimension,
+        atom: Atom,
+        values: impl FnOnce() -> Values,
+    ) -> Formula {
         let number = self.dimension(dimension, values);
         let Some(entry) = self.entries.get_mut(number) else {
             return Formula::Never;
@@ -316,6 +321,19 @@ pub(crate) struct Sealed {
     levels: BTreeMap<usize, Level>,
 }
 
+/// Who is among the callers of a set.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Callers {
+    /// Somebody without an identity.
+    pub plaintext: bool,
+    /// Principals of workloads that are known.
+    pub known: Vec<String>,
+    /// Principals that a policy names and no workload has.
+    pub unknown: Vec<String>,
+    /// An example of all other identities that are among them, if there are any.
+    pub others: Option<String>,
+}
+
 /// A value of a dimension in an example.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) enum Value {
@@ -420,7 +438,9 @@ impl Sealed {
         let Divided::Elements(classes) = &level.classes else {
             return Ok(FULL);
         };
-        let variables: Vec<usize> = (0..classes.examples.len()).map(|class| level.first + class).collect();
+        let variables: Vec<usize> = (0..classes.examples.len())
+            .map(|class| level.first + class)
+            .collect();
         // From the last level up: no text among those below, and exactly one among those below.
         let (mut none, mut one) = (FULL, EMPTY);
         for variable in variables.into_iter().rev() {
@@ -443,7 +463,10 @@ impl Sealed {
             return Ok(FULL);
         };
         let mut none = FULL;
-        for variable in (0..classes.examples.len()).map(|class| level.first + class).collect::<Vec<_>>() {
+        for variable in (0..classes.examples.len())
+            .map(|class| level.first + class)
+            .collect::<Vec<_>>()
+        {
             let has_not = self.diagrams.where_in(variable, &Bits::one(0))?;
             none = self.diagrams.and(none, has_not)?;
         }
@@ -459,7 +482,9 @@ impl Sealed {
             let class = classes.get(level.first).copied().unwrap_or_default();
             let value = match &level.classes {
                 Divided::Text(divided) => Value::Text(divided.examples.get(class).cloned().flatten()),
-                Divided::Addresses(divided) => Value::Address(divided.examples.get(class).copied().flatten()?),
+                Divided::Addresses(divided) => {
+                    Value::Address(divided.examples.get(class).copied().flatten()?)
+                }
                 Divided::Numbers(divided) | Divided::Times(divided) => {
                     Value::Number(divided.examples.get(class).copied().flatten()?)
                 }
@@ -490,12 +515,16 @@ impl Sealed {
                 .iter()
                 .map(|example| Some(Value::Text(example.clone())))
                 .collect(),
-            Divided::Addresses(classes) => {
-                classes.examples.iter().map(|example| example.map(Value::Address)).collect()
-            }
-            Divided::Numbers(classes) | Divided::Times(classes) => {
-                classes.examples.iter().map(|example| example.map(Value::Number)).collect()
-            }
+            Divided::Addresses(classes) => classes
+                .examples
+                .iter()
+                .map(|example| example.map(Value::Address))
+                .collect(),
+            Divided::Numbers(classes) | Divided::Times(classes) => classes
+                .examples
+                .iter()
+                .map(|example| example.map(Value::Number))
+                .collect(),
             Divided::Elements(_) => Vec::new(),
         };
         let mut parts = Vec::new();
@@ -511,13 +540,200 @@ impl Sealed {
         Ok(parts)
     }
 
+    /// The set as it is for who does not look at tokens: what passes without one passes with any.
+    pub(crate) fn blind_to_tokens(&mut self, set: Set) -> Result<Set, TooLarge> {
+        let Some(user) = self.variable(&Dimension::User) else {
+            return Ok(set);
+        };
+        let (_, nobody) = self.classes_where(&Dimension::User, 0).unwrap_or_default();
+        let without = self.diagrams.where_in(user, &nobody)?;
+        let mut seen = self.diagrams.and(set, without)?;
+        for (at, first, many) in self.token_variables() {
+            let _ = at;
+            for variable in first..first + many {
+                seen = self.diagrams.forget(seen, variable, false)?;
+            }
+        }
+        Ok(seen)
+    }
+
+    fn token_variables(&self) -> Vec<(usize, usize, usize)> {
+        self.levels
+            .iter()
+            .filter_map(|(at, level)| {
+                let many = match &level.classes {
+                    Divided::Elements(classes) => classes.examples.len(),
+                    Divided::Text(_) | Divided::Addresses(_) | Divided::Numbers(_) | Divided::Times(_) => 1,
+                };
+                match &self.entries.get(*at)?.dimension {
+                    Dimension::User
+                    | Dimension::Issuer
+                    | Dimension::Subject
+                    | Dimension::Presenter
+                    | Dimension::Shape(_)
+                    | Dimension::Claim(_) => Some((*at, level.first, many)),
+                    Dimension::Http
+                    | Dimension::Port
+                    | Dimension::Identity
+                    | Dimension::Source
+                    | Dimension::Remote
+                    | Dimension::Destination
+                    | Dimension::Sni
+                    | Dimension::Method
+                    | Dimension::Path
+                    | Dimension::Host
+                    | Dimension::Header(_)
+                    | Dimension::Query(_)
+                    | Dimension::Tls
+                    | Dimension::TlsVersion
+                    | Dimension::Cipher
+                    | Dimension::Group
+                    | Dimension::SourceLabel(_)
+                    | Dimension::Now
+                    | Dimension::Opaque(_) => None,
+                }
+            })
+            .collect()
+    }
+
+    /// The values of a text or number dimension that occur in a set, in the words of the patterns that divide it. `None`
+    /// when every value that occurs in `all` does.
+    pub(crate) fn in_words(
+        &mut self,
+        dimension: &Dimension,
+        set: Set,
+        all: Set,
+    ) -> Result<Option<Vec<String>>, TooLarge> {
+        let Some((at, variable)) = self.numbers.get(dimension).copied().zip(self.variable(dimension)) else {
+            return Ok(None);
+        };
+        let here = self.diagrams.values(set, variable)?;
+        let possible = self.diagrams.values(all, variable)?;
+        if here == possible {
+            return Ok(None);
+        }
+        let (Some(entry), Some(level)) = (self.entries.get(at), self.levels.get(&at)) else {
+            return Ok(None);
+        };
+        let (accepted, examples): (&[Bits], Vec<String>) = match &level.classes {
+            Divided::Text(classes) | Divided::Elements(classes) => (
+                &classes.accepted,
+                classes
+                    .examples
+                    .iter()
+                    .map(|example| example.clone().unwrap_or_else(|| "none".to_owned()))
+                    .collect(),
+            ),
+            Divided::Addresses(classes) => (
+                &classes.accepted,
+                classes
+                    .examples
+                    .iter()
+                    .map(|example| example.map_or_else(String::new, |address| address.to_string()))
+                    .collect(),
+            ),
+            Divided::Numbers(classes) | Divided::Times(classes) => (
+                &classes.accepted,
+                classes
+                    .examples
+                    .iter()
+                    .map(|example| example.map_or_else(String::new, |number| number.to_string()))
+                    .collect(),
+            ),
+        };
+        let width = examples.len();
+        let many = |bits: &Bits| (0..width).filter(|class| bits.has(*class)).count();
+        // Of what is left, always the pattern that covers most of it and nothing else.
+        let cover = |wanted: &Bits| -> (Vec<String>, Bits) {
+            let mut left = wanted.clone();
+            let mut words = Vec::new();
+            loop {
+                let best = accepted
+                    .iter()
+                    .zip(&entry.atoms)
+                    .filter(|(bits, _)| {
+                        (0..width).all(|class| !bits.has(class) || wanted.has(class) || !possible.has(class))
+                    })
+                    .max_by_key(|(bits, _)| {
+                        (0..width)
+                            .filter(|class| bits.has(*class) && left.has(*class))
+                            .count()
+                    });
+                let Some((bits, atom)) = best else {
+                    break;
+                };
+                let covers = (0..width).any(|class| bits.has(class) && left.has(class));
+                if !covers {
+                    break;
+                }
+                words.push(atom.words());
+                left = left.without(bits);
+            }
+            (words, left)
+        };
+        let (mut words, left) = cover(&here);
+        let rest = many(&left);
+        if rest > 0 {
+            let others = possible.without(&here);
+            let (but, beyond) = cover(&others);
+            if many(&beyond) == 0 && !but.is_empty() && but.len() <= words.len() + rest {
+                return Ok(Some(vec![format!("all but {}", but.join(", "))]));
+            }
+            words.extend(
+                (0..width)
+                    .filter(|class| left.has(*class))
+                    .take(3)
+                    .filter_map(|class| examples.get(class))
+                    .map(|example| format!("others such as {example}")),
+            );
+        }
+        Ok(Some(words))
+    }
+
+    /// The callers of a set: those of `known` (principals), whether there is one in plaintext, and an example of those that
+    /// are not known, if any identity that is not known is among them.
+    pub(crate) fn callers(&mut self, set: Set, known: &[String]) -> Result<Callers, TooLarge> {
+        let mut callers = Callers::default();
+        for (value, _) in self.split(set, &Dimension::Identity)? {
+            let Value::Text(example) = value else {
+                continue;
+            };
+            match example {
+                None => callers.plaintext = true,
+                Some(example) => {
+                    let Some(at) = self.numbers.get(&Dimension::Identity).copied() else {
+                        continue;
+                    };
+                    let Some(entry) = self.entries.get(at) else {
+                        continue;
+                    };
+                    let key = |text: &str| -> Vec<bool> {
+                        entry.atoms.iter().map(|atom| atom.accepts_text(text)).collect()
+                    };
+                    let class = key(&example);
+                    let is_one = entry
+                        .atoms
+                        .iter()
+                        .any(|atom| matches!(atom, Atom::Text(TextAtom::Exact(own)) if *own == example));
+                    callers
+                        .known
+                        .extend(known.iter().filter(|one| key(one) == class).cloned());
+                    if !is_one {
+                        callers.others.get_or_insert(example);
+                    } else if !known.contains(&example) {
+                        callers.unknown.push(example);
+                    }
+                }
+            }
+        }
+        callers.known.sort();
+        callers.known.dedup();
+        Ok(callers)
+    }
+
     /// What is in a set whatever the parts of expressions say that are not looked into.
     pub(crate) fn certain(&mut self, set: Set) -> Result<Set, TooLarge> {
-        let variables: Vec<usize> = self
-            .opaque()
-            .into_iter()
-            .map(|(_, variable)| variable)
-            .collect();
+        let variables: Vec<usize> = self.opaque().into_iter().map(|(_, variable)| variable).collect();
         let mut certain = set;
         for variable in variables {
             certain = self.diagrams.forget(certain, variable, true)?;
@@ -561,19 +777,27 @@ impl Sealed {
             .sum();
         let mut classes = vec![0; width];
         let find = |accepted: &[Bits], many: usize, least: usize, vector: &[bool]| {
-            (least..many).find(|class| accepted.iter().map(|bits| bits.has(*class)).eq(vector.iter().copied()))
+            (least..many).find(|class| {
+                accepted
+                    .iter()
+                    .map(|bits| bits.has(*class))
+                    .eq(vector.iter().copied())
+            })
         };
         for (at, level) in &self.levels {
             let entry = self.entries.get(*at)?;
             let value = values.get(&entry.dimension)?;
-            let vector = |text: &str| -> Vec<bool> { entry.atoms.iter().map(|atom| atom.accepts_text(text)).collect() };
+            let vector = |text: &str| -> Vec<bool> {
+                entry.atoms.iter().map(|atom| atom.accepts_text(text)).collect()
+            };
             match (&level.classes, value) {
                 (Divided::Text(divided), Value::Text(None)) => {
                     divided.examples.first().filter(|example| example.is_none())?;
                 }
                 (Divided::Text(divided), Value::Text(Some(text))) => {
                     let least = usize::from(divided.examples.first()?.is_none());
-                    classes[level.first] = find(&divided.accepted, divided.examples.len(), least, &vector(text))?;
+                    classes[level.first] =
+                        find(&divided.accepted, divided.examples.len(), least, &vector(text))?;
                 }
                 (Divided::Elements(divided), Value::Elements(texts)) => {
                     for text in texts {
@@ -612,11 +836,21 @@ impl Sealed {
     }
 }
 
-#[cfg(test)]
 impl Atom {
-    fn accepts_text(&self, text: &str) -> bool {
+    /// For people.
+    fn words(&self) -> String {
         match self {
-            Self::Text(atom) => crate::text::accepts(atom, text),
+            Self::Text(atom) => atom.words(),
+            Self::Block(block) => block.to_string(),
+            Self::Number(NumberAtom::Is(number)) => number.to_string(),
+            Self::Number(NumberAtom::Below(number)) => format!("below {number}"),
+            Self::Clock(_) => "some times".to_owned(),
+        }
+    }
+
+    pub(crate) fn accepts_text(&self, text: &str) -> bool {
+        match self {
+            Self::Text(atom) => atom.accepts(text),
             Self::Block(_) | Self::Number(_) | Self::Clock(_) => false,
         }
     }

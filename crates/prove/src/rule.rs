@@ -37,7 +37,11 @@ fn matched(
     named: Option<&Formula>,
     is_http: bool,
 ) -> Formula {
-    let sources: Vec<Formula> = rule.from.iter().map(|one| source(speaker, one, is_http)).collect();
+    let sources: Vec<Formula> = rule
+        .from
+        .iter()
+        .map(|one| source(speaker, one, is_http))
+        .collect();
     let from = if rule.from.is_empty() {
         Formula::Always
     } else {
@@ -173,7 +177,8 @@ pub(crate) fn namespace(speaker: &mut Speaker<'_>, wanted: &str) -> Formula {
 }
 
 fn literal(text: &str) -> impl Iterator<Item = Piece> {
-    text.chars().map(|character| Piece::One(Set::Character(character)))
+    text.chars()
+        .map(|character| Piece::One(Set::Character(character)))
 }
 
 /// Every identity that can be is of the mesh's own trust domain.
@@ -377,9 +382,7 @@ pub(crate) fn condition(speaker: &mut Speaker<'_>, condition: &Condition, is_htt
         Condition::DestinationIp(blocks) => {
             speaker.matcher(blocks, |speaker, block| speaker.destination(*block))
         }
-        Condition::DestinationPort(ports) => {
-            speaker.matcher(ports, |speaker, port| speaker.port(port.get()))
-        }
+        Condition::DestinationPort(ports) => speaker.matcher(ports, |speaker, port| speaker.port(port.get())),
         Condition::Sni(names) => speaker.matcher(names, |speaker, wanted| speaker.sni(text_atom(wanted))),
         Condition::SourcePrincipal(values) => speaker.matcher(values, principal),
         Condition::SourceNamespace(values) => {

@@ -218,9 +218,7 @@ fn tokens(speaker: &mut Speaker<'_>, snapshot: &Snapshot, view: &View) -> Formul
             let audiences: Vec<Formula> = rule
                 .audiences
                 .iter()
-                .map(|audience| {
-                    speaker.claim(&[Arc::from("aud")], TextAtom::Exact(audience.to_string()))
-                })
+                .map(|audience| speaker.claim(&[Arc::from("aud")], TextAtom::Exact(audience.to_string())))
                 .collect();
             let audience = if audiences.is_empty() {
                 Formula::Always
@@ -235,11 +233,7 @@ fn tokens(speaker: &mut Speaker<'_>, snapshot: &Snapshot, view: &View) -> Formul
                 .map(|output| &output.header)
                 .chain(&rule.output_payload_to_header);
             for header in handed_on.collect::<Vec<_>>() {
-                parts.push(
-                    speaker
-                        .header(header, TextAtom::There)
-                        .implies(has_user.clone()),
-                );
+                parts.push(speaker.header(header, TextAtom::There).implies(has_user.clone()));
             }
         }
     }

@@ -59,7 +59,11 @@ impl Ground {
                 .workload(&view.workload)
                 .map(|workload| workload.addresses.clone())
                 .filter(|addresses| !addresses.is_empty() && view.gateway.is_none()),
-            ports: view.inbound.iter().map(|port| i64::from(port.port.get())).collect(),
+            ports: view
+                .inbound
+                .iter()
+                .map(|port| i64::from(port.port.get()))
+                .collect(),
         }
     }
 
@@ -131,13 +135,14 @@ impl<'p> Speaker<'p> {
 
     pub(crate) fn identity(&mut self, atom: TextAtom) -> Formula {
         let ground = self.ground;
-        self.problem.atom(Dimension::Identity, Atom::Text(atom), || Values::Text {
-            texts: Texts::Identity {
-                head: ground.head.clone(),
-            },
-            preferred: ground.identities.clone(),
-            optional: true,
-        })
+        self.problem
+            .atom(Dimension::Identity, Atom::Text(atom), || Values::Text {
+                texts: Texts::Identity {
+                    head: ground.head.clone(),
+                },
+                preferred: ground.identities.clone(),
+                optional: true,
+            })
     }
 
     pub(crate) fn has_identity(&mut self) -> Formula {
@@ -146,20 +151,22 @@ impl<'p> Speaker<'p> {
 
     pub(crate) fn source(&mut self, block: Cidr) -> Formula {
         let ground = self.ground;
-        self.problem.atom(Dimension::Source, Atom::Block(block), || Values::Addresses {
-            preferred: ground.sources.clone(),
-            among: None,
-        })
+        self.problem
+            .atom(Dimension::Source, Atom::Block(block), || Values::Addresses {
+                preferred: ground.sources.clone(),
+                among: None,
+            })
     }
 
     pub(crate) fn remote(&mut self, block: Cidr) -> Formula {
         if self.remote_is_source {
             return self.source(block);
         }
-        self.problem.atom(Dimension::Remote, Atom::Block(block), || Values::Addresses {
-            preferred: Vec::new(),
-            among: None,
-        })
+        self.problem
+            .atom(Dimension::Remote, Atom::Block(block), || Values::Addresses {
+                preferred: Vec::new(),
+                among: None,
+            })
     }
 
     pub(crate) fn destination(&mut self, block: Cidr) -> Formula {
@@ -176,20 +183,22 @@ impl<'p> Speaker<'p> {
     }
 
     pub(crate) fn method(&mut self, atom: TextAtom) -> Formula {
-        self.problem.atom(Dimension::Method, Atom::Text(atom), || Values::Text {
-            texts: Texts::Method,
-            preferred: ["GET", "POST", "PUT", "DELETE"].map(str::to_owned).to_vec(),
-            optional: false,
-        })
+        self.problem
+            .atom(Dimension::Method, Atom::Text(atom), || Values::Text {
+                texts: Texts::Method,
+                preferred: ["GET", "POST", "PUT", "DELETE"].map(str::to_owned).to_vec(),
+                optional: false,
+            })
     }
 
     pub(crate) fn path(&mut self, atom: TextAtom) -> Formula {
         let form = self.ground.paths;
-        self.problem.atom(Dimension::Path, Atom::Text(atom), || Values::Text {
-            texts: Texts::Path(form),
-            preferred: vec!["/".to_owned()],
-            optional: false,
-        })
+        self.problem
+            .atom(Dimension::Path, Atom::Text(atom), || Values::Text {
+                texts: Texts::Path(form),
+                preferred: vec!["/".to_owned()],
+                optional: false,
+            })
     }
 
     pub(crate) fn host(&mut self, atom: TextAtom) -> Formula {
@@ -245,7 +254,9 @@ impl<'p> Speaker<'p> {
             _ => {
                 self.has_user();
                 self.problem
-                    .atom(Dimension::Claim(path.to_vec()), Atom::Text(atom), || Values::Elements)
+                    .atom(Dimension::Claim(path.to_vec()), Atom::Text(atom), || {
+                        Values::Elements
+                    })
             }
         }
     }
@@ -254,10 +265,11 @@ impl<'p> Speaker<'p> {
     pub(crate) fn shape(&mut self, path: &[Arc<str>], shape: Shape) -> Formula {
         self.has_user();
         // So that the claim's texts exist to be constrained.
-        self.problem
-            .atom(Dimension::Claim(path.to_vec()), Atom::Text(TextAtom::There), || {
-                Values::Elements
-            });
+        self.problem.atom(
+            Dimension::Claim(path.to_vec()),
+            Atom::Text(TextAtom::There),
+            || Values::Elements,
+        );
         // Each shape is a class of its own, whichever are asked for.
         let mut asked = Formula::Never;
         for one in [Shape::Absent, Shape::Text, Shape::List, Shape::Other] {
@@ -301,7 +313,8 @@ impl<'p> Speaker<'p> {
     }
 
     pub(crate) fn clock(&mut self, atom: ClockAtom) -> Formula {
-        self.problem.atom(Dimension::Now, Atom::Clock(atom), || Values::Times)
+        self.problem
+            .atom(Dimension::Now, Atom::Clock(atom), || Values::Times)
     }
 
     /// A part of an expression that is not looked into: when it is true, and when it is false.
@@ -356,5 +369,8 @@ pub(crate) fn present_atom(wanted: &StringMatch) -> TextAtom {
 
 /// A service account's identity.
 pub(crate) fn account_atom(ground: &Ground, account: &NamespacedName) -> TextAtom {
-    TextAtom::Exact(format!("{}{}/sa/{}", ground.head, account.namespace, account.name))
+    TextAtom::Exact(format!(
+        "{}{}/sa/{}",
+        ground.head, account.namespace, account.name
+    ))
 }

@@ -27,6 +27,65 @@ pub(crate) enum TextAtom {
     AnyCase(Box<TextAtom>),
 }
 
+impl TextAtom {
+    /// Whether it accepts a text, without any automaton.
+    pub(crate) fn accepts(&self, text: &str) -> bool {
+        match self {
+            Self::There => true,
+            Self::NotEmpty => !text.is_empty(),
+            Self::Exact(own) => own == text,
+            Self::Prefix(own) => text.starts_with(own.as_str()),
+            Self::Suffix(own) => text.ends_with(own.as_str()),
+            Self::Pattern(pieces) => {
+                let characters: Vec<char> = text.chars().collect();
+                fits(pieces, &characters)
+            }
+            Self::AnyCase(inner) => inner.accepts(&text.to_ascii_lowercase()),
+        }
+    }
+
+    /// As policies write it.
+    pub(crate) fn words(&self) -> String {
+        match self {
+            Self::There => "any".to_owned(),
+            Self::NotEmpty => "any that is not empty".to_owned(),
+            Self::Exact(text) if text.is_empty() => "the empty one".to_owned(),
+            Self::Exact(text) => text.clone(),
+            Self::Prefix(text) => format!("{text}*"),
+            Self::Suffix(text) => format!("*{text}"),
+            Self::Pattern(pieces) => {
+                let mut words = String::new();
+                for piece in pieces {
+                    match piece {
+                        Piece::One(Set::Character(character)) => words.push(*character),
+                        // `{*}` is one of these and a run of them.
+                        Piece::One(Set::NotSlash | Set::Any) => {}
+                        Piece::Run(Set::Any) => words += "{**}",
+                        Piece::Run(Set::NotSlash | Set::Character(_)) => words += "{*}",
+                    }
+                }
+                words
+            }
+            Self::AnyCase(inner) => inner.words(),
+        }
+    }
+}
+
+/// Whether a pattern matches, by trying.
+fn fits(pieces: &[Piece], text: &[char]) -> bool {
+    match (pieces.split_first(), text.split_first()) {
+        (None, None) => true,
+        (None, Some(_)) | (Some((Piece::One(_), _)), None) => false,
+        (Some((Piece::One(set), rest)), Some((first, tail))) => set.has(*first) && fits(rest, tail),
+        (Some((Piece::Run(set), rest)), _) => {
+            fits(rest, text)
+                || text
+                    .split_first()
+                    .is_some_and(|(first, tail)| set.has(*first) && fits(pieces, tail))
+        }
+    }
+}
+
 /// The texts that can be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Texts {
@@ -53,7 +112,10 @@ pub(crate) enum Texts {
 
 /// Which paths policies can see.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one thing that a path rule does or does not let through")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one thing that a path rule does or does not let through"
+)]
 pub(crate) struct PathForm {
     /// `//`.
     pub(crate) empty_segments: bool,
@@ -135,7 +197,9 @@ impl Texts {
         match self {
             Self::Identity { head } => format!("{head}sa/"),
             Self::Path(_) => "/*.".to_owned(),
-            Self::Method | Self::Host | Self::Sni | Self::Header | Self::Any | Self::Among(_) => String::new(),
+            Self::Method | Self::Host | Self::Sni | Self::Header | Self::Any | Self::Among(_) => {
+                String::new()
+            }
         }
     }
 
@@ -448,7 +512,14 @@ impl Joint {
             .iter_mut()
             .zip(states)
             .map(|((folds, machine), state)| {
-                machine.step(*state, if *folds { character.to_ascii_lowercase() } else { character })
+                machine.step(
+                    *state,
+                    if *folds {
+                        character.to_ascii_lowercase()
+                    } else {
+                        character
+                    },
+                )
             })
             .collect()
     }
@@ -471,5 +542,3 @@ impl Joint {
 #[cfg(test)]
 #[path = "text_tests.rs"]
 mod tests;
-#[cfg(test)]
-pub(crate) use tests::matches as accepts;

@@ -2,41 +2,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-pub(crate) fn matches(atom: &TextAtom, text: &str) -> bool {
-    match atom {
-        TextAtom::There => true,
-        TextAtom::NotEmpty => !text.is_empty(),
-        TextAtom::Exact(own) => own == text,
-        TextAtom::Prefix(own) => text.starts_with(own.as_str()),
-        TextAtom::Suffix(own) => text.ends_with(own.as_str()),
-        TextAtom::Pattern(pieces) => {
-            let characters: Vec<char> = text.chars().collect();
-            fits(pieces, &characters)
-        }
-        TextAtom::AnyCase(inner) => matches(inner, &text.to_ascii_lowercase()),
-    }
-}
-
-fn fits(pieces: &[Piece], text: &[char]) -> bool {
-    let has = |set: &Set, character: char| match set {
-        Set::Character(own) => *own == character,
-        Set::NotSlash => character != '/',
-        Set::Any => true,
-    };
-    match (pieces.split_first(), text.split_first()) {
-        (None, None) => true,
-        (None, Some(_)) => false,
-        (Some((Piece::One(set), rest)), Some((first, tail))) => has(set, *first) && fits(rest, tail),
-        (Some((Piece::One(_), _)), None) => false,
-        (Some((Piece::Run(set), rest)), _) => {
-            fits(rest, text)
-                || text
-                    .split_first()
-                    .is_some_and(|(first, tail)| has(set, *first) && fits(pieces, tail))
-        }
-    }
-}
-
 fn atom() -> impl Strategy<Value = TextAtom> {
     let piece = prop_oneof![
         "[ab/]".prop_map(|text| Piece::One(Set::Character(text.chars().next().unwrap()))),
@@ -59,7 +24,7 @@ proptest! {
     #[test]
     fn classes_divide_all_texts(atoms in prop::collection::vec(atom(), 0..6), texts in prop::collection::vec("[abAc/]{0,6}", 20)) {
         let classes = Texts::Any.divide(&atoms, &[], true).unwrap();
-        let vector = |text: &str| atoms.iter().map(|atom| matches(atom, text)).collect::<Vec<_>>();
+        let vector = |text: &str| atoms.iter().map(|atom| atom.accepts(text)).collect::<Vec<_>>();
         let of_class = |class: usize| classes.accepted.iter().map(|bits| bits.has(class)).collect::<Vec<_>>();
         for (class, example) in classes.examples.iter().enumerate() {
             match example {
@@ -76,7 +41,9 @@ proptest! {
 
 #[test]
 fn identities_are_those_that_the_mesh_issues() {
-    let identities = Texts::Identity { head: "td/ns/".to_owned() };
+    let identities = Texts::Identity {
+        head: "td/ns/".to_owned(),
+    };
     for (text, is_one) in [
         ("td/ns/a/sa/b", true),
         ("td/ns/a-b.c/sa/b", true),

@@ -236,10 +236,7 @@ fn decided(
         peer: &request.peer,
         source,
         remote: request.remote.unwrap_or(source),
-        destination: SocketAddr::new(
-            request.destination.or(address).unwrap_or(any),
-            request.port.get(),
-        ),
+        destination: SocketAddr::new(request.destination.or(address).unwrap_or(any), request.port.get()),
         sni: request.sni.as_deref(),
         tls: request.tls.as_ref().map(|(version, cipher, group)| TlsFacts {
             version,
@@ -285,12 +282,7 @@ fn decided(
         }
     };
     match verdict {
-        Ok(Verdict::Permit(permit)) => (
-            true,
-            asks,
-            String::new(),
-            engine.allowed_by(&permit).cloned(),
-        ),
+        Ok(Verdict::Permit(permit)) => (true, asks, String::new(), engine.allowed_by(&permit).cloned()),
         Ok(Verdict::Ask(_)) => (false, true, "an authorizer is asked".to_owned(), None),
         Err(denied) => (false, asks, denied.reason.to_string(), rule_of(&denied)),
     }
@@ -335,10 +327,7 @@ fn user(
         for (index, rule) in authentication.rules.iter().enumerate() {
             let is_issuer = rule.issuer.is_none() || rule.issuer.as_deref() == issuer;
             let is_audience = rule.audiences.is_empty()
-                || rule
-                    .audiences
-                    .iter()
-                    .any(|wanted| audiences.contains(&&**wanted));
+                || rule.audiences.iter().any(|wanted| audiences.contains(&&**wanted));
             if is_issuer && is_audience {
                 let rule = TokenRule {
                     policy: name.clone(),

@@ -113,11 +113,7 @@ fn every_way(picture: &Picture, claim: &EveryWay) -> Outcome {
 }
 
 /// Asks about each workload of `to`, of those that are alike only one.
-fn each(
-    picture: &Picture,
-    to: &ClaimCallees,
-    ask: impl Fn(&View) -> Result<Answer, TooLarge>,
-) -> Outcome {
+fn each(picture: &Picture, to: &ClaimCallees, ask: impl Fn(&View) -> Result<Answer, TooLarge>) -> Outcome {
     let snapshot = picture.snapshot();
     let (views, unknown) = callees(picture, to);
     let mut reasons: Vec<String> = unknown;
@@ -128,7 +124,10 @@ fn each(
     let mut asked: Vec<&View> = Vec::new();
     let mut has_authorizers = false;
     for view in &views {
-        if asked.iter().any(|one| bartizan_prove::is_alike(snapshot, one, view)) {
+        if asked
+            .iter()
+            .any(|one| bartizan_prove::is_alike(snapshot, one, view))
+        {
             continue;
         }
         asked.push(view);
@@ -153,7 +152,9 @@ fn each(
                     };
                 }
                 for text in &unless {
-                    reasons.push(format!("not decided: it depends on `{text}`, which is not looked into"));
+                    reasons.push(format!(
+                        "not decided: it depends on `{text}`, which is not looked into"
+                    ));
                 }
                 if unless.is_empty() {
                     reasons.push(format!(
@@ -197,7 +198,12 @@ fn callees<'p>(picture: &'p Picture, to: &ClaimCallees) -> (Vec<&'p View>, Vec<S
     for service in &to.services {
         match snapshot.endpoints(service) {
             Some(endpoints) if !endpoints.endpoints.is_empty() => {
-                names.extend(endpoints.endpoints.iter().map(|endpoint| endpoint.workload.clone()));
+                names.extend(
+                    endpoints
+                        .endpoints
+                        .iter()
+                        .map(|endpoint| endpoint.workload.clone()),
+                );
             }
             Some(_) => unknown.push(format!(
                 "service `{}.{}` has no workload",
@@ -218,7 +224,10 @@ fn callees<'p>(picture: &'p Picture, to: &ClaimCallees) -> (Vec<&'p View>, Vec<S
         }
     }
     for namespace in &to.namespaces {
-        if !views.iter().any(|view| view.workload.namespace.as_str() == &**namespace) {
+        if !views
+            .iter()
+            .any(|view| view.workload.namespace.as_str() == &**namespace)
+        {
             unknown.push(format!("no workload is in namespace `{namespace}`"));
         }
     }

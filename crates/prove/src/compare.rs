@@ -1,0 +1,233 @@
+//! What a change of documents opens and closes, over all requests to one workload, by the rules that are responsible.
+
+use std::sync::Arc;
+
+use bartizan_mesh::{Snapshot, View};
+use bartizan_types::RuleId;
+
+use crate::claim::example;
+use crate::diagram::{EMPTY, FULL, Set};
+use crate::problem::{Callers, Dimension, Problem, Sealed, TooLarge};
+use crate::request::Request;
+use crate::side::Side;
+use crate::speaker::{Ground, Speaker};
+
+/// Requests that one rule opens or closes.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Change {
+    /// They pass after the change and did not before; else the other way round.
+    pub opens: bool,
+    /// The rule that makes the difference.
+    pub rule: Responsible,
+    /// Who can make them.
+    pub callers: Callers,
+    /// What they have in common, where they are not all: the thing and its values, in words.
+    pub words: Vec<(String, Vec<String>)>,
+    /// One of them.
+    pub example: Request,
+    /// Parts of expressions that are not looked into and on which the difference depends.
+    pub unless: Vec<Arc<str>>,
+}
+
+/// The rule that makes a difference.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Responsible {
+    /// A rule of the new documents: it allows what is opened, or denies what is closed.
+    New(RuleId),
+    /// A rule of the old documents: it allowed what is closed.
+    Old(RuleId),
+    /// None: the profile, the mTLS mode, or which tokens are accepted.
+    NoRule,
+}
+
+/// One side of a comparison.
+#[derive(Clone, Copy, Debug)]
+pub struct Ways<'a> {
+    /// The mesh.
+    pub snapshot: &'a Snapshot,
+    /// The workload in it.
+    pub view: &'a View,
+}
+
+/// What becomes different for a workload; `None` is a workload that is not there. Paths are compared as the new documents
+/// read them.
+///
+/// # Errors
+/// When the policies cannot be compared within the budget.
+pub fn compare(old: Option<Ways<'_>>, new: Option<Ways<'_>>) -> Result<Vec<Change>, TooLarge> {
+    let Some(ground) = ground(old, new) else {
+        return Ok(Vec::new());
+    };
+    let mut problem = Problem::default();
+    let mut read = |ways: Option<Ways<'_>>| {
+        ways.map(|ways| {
+            let mut speaker = Speaker::new(&mut problem, &ground, ways.view);
+            Side::of(&mut speaker, ways.snapshot, ways.view)
+        })
+    };
+    let (old_side, new_side) = (read(old), read(new));
+    let mut sealed = problem.seal()?;
+    let laws = sealed.laws()?;
+    let mut passing = |ways: Option<Ways<'_>>, side: &Option<Side>| -> Result<Set, TooLarge> {
+        let Some(side) = side else {
+            return Ok(EMPTY);
+        };
+        let set = sealed.set(&side.allowed())?;
+        let set = sealed.diagrams.and(set, laws)?;
+        let set = if ways.is_some_and(|ways| ways.view.authentications.is_empty()) {
+            sealed.blind_to_tokens(set)?
+        } else {
+            set
+        };
+        Ok(sealed.diagrams.and(set, laws)?)
+    };
+    let before = passing(old, &old_side)?;
+    let after = passing(new, &new_side)?;
+    let opened = sealed.diagrams.minus(after, before)?;
+    let closed = sealed.diagrams.minus(before, after)?;
+    let mut all = EMPTY;
+    for side in [&old_side, &new_side].into_iter().flatten() {
+        let possible = sealed.set(&side.possible)?;
+        all = sealed.diagrams.or(all, possible)?;
+    }
+    let all = sealed.diagrams.and(all, laws)?;
+
+    let mut found = Found {
+        sealed,
+        ground,
+        all,
+        changes: Vec::new(),
+    };
+    let mut rest = opened;
+    for rule in new_side.iter().flat_map(|side| &side.allows) {
+        rest = found.take(rest, Some(&rule.formula), true, Responsible::New(rule.id.clone()))?;
+    }
+    found.take(rest, None, true, Responsible::NoRule)?;
+    let mut rest = closed;
+    for rule in new_side.iter().flat_map(|side| &side.denies) {
+        rest = found.take(
+            rest,
+            Some(&rule.formula),
+            false,
+            Responsible::New(rule.id.clone()),
+        )?;
+    }
+    for rule in old_side.iter().flat_map(|side| &side.allows) {
+        rest = found.take(
+            rest,
+            Some(&rule.formula),
+            false,
+            Responsible::Old(rule.id.clone()),
+        )?;
+    }
+    found.take(rest, None, false, Responsible::NoRule)?;
+    Ok(found.changes)
+}
+
+/// Who and what is known on either side.
+fn ground(old: Option<Ways<'_>>, new: Option<Ways<'_>>) -> Option<Ground> {
+    let of = |ways: Ways<'_>| Ground::of(ways.snapshot, ways.view);
+    let mut ground = of(new.or(old)?);
+    if let (Some(old), Some(_)) = (old, new) {
+        let before = of(old);
+        for identity in before.identities {
+            if !ground.identities.contains(&identity) {
+                ground.identities.push(identity);
+            }
+        }
+        for port in before.ports {
+            if !ground.ports.contains(&port) {
+                ground.ports.push(port);
+            }
+        }
+        ground.destinations = match (ground.destinations, before.destinations) {
+            (Some(mut all), Some(more)) => {
+                for address in more {
+                    if !all.contains(&address) {
+                        all.push(address);
+                    }
+                }
+                Some(all)
+            }
+            (_, None) | (None, _) => None,
+        };
+    }
+    Some(ground)
+}
+
+struct Found {
+    sealed: Sealed,
+    ground: Ground,
+    all: Set,
+    changes: Vec<Change>,
+}
+
+impl Found {
+    /// Notes the part of a difference that a rule is responsible for; gives what is left.
+    fn take(
+        &mut self,
+        rest: Set,
+        formula: Option<&crate::formula::Formula>,
+        opens: bool,
+        rule: Responsible,
+    ) -> Result<Set, TooLarge> {
+        if rest == EMPTY {
+            return Ok(EMPTY);
+        }
+        let matched = match formula {
+            Some(formula) => self.sealed.set(formula)?,
+            None => FULL,
+        };
+        let part = self.sealed.diagrams.and(rest, matched)?;
+        let Some((example, unless)) = example(&mut self.sealed, &self.ground, part)? else {
+            return Ok(rest);
+        };
+        let identities = self.ground.identities.clone();
+        let callers = self.sealed.callers(part, &identities)?;
+        let mut words = Vec::new();
+        let dimensions: Vec<Dimension> = self.sealed.dimensions().cloned().collect();
+        let mut ordered = dimensions;
+        ordered.sort();
+        for dimension in ordered {
+            let is_said = match &dimension {
+                Dimension::Port
+                | Dimension::Method
+                | Dimension::Path
+                | Dimension::Host
+                | Dimension::Header(_)
+                | Dimension::Source
+                | Dimension::Remote
+                | Dimension::Sni
+                | Dimension::Issuer
+                | Dimension::Subject => true,
+                Dimension::Http
+                | Dimension::Identity
+                | Dimension::Destination
+                | Dimension::Query(_)
+                | Dimension::User
+                | Dimension::Presenter
+                | Dimension::Shape(_)
+                | Dimension::Claim(_)
+                | Dimension::Tls
+                | Dimension::TlsVersion
+                | Dimension::Cipher
+                | Dimension::Group
+                | Dimension::SourceLabel(_)
+                | Dimension::Now
+                | Dimension::Opaque(_) => false,
+            };
+            if is_said && let Some(values) = self.sealed.in_words(&dimension, part, self.all)? {
+                words.push((dimension.words(), values));
+            }
+        }
+        self.changes.push(Change {
+            opens,
+            rule,
+            callers,
+            words,
+            example,
+            unless,
+        });
+        Ok(self.sealed.diagrams.minus(rest, part)?)
+    }
+}

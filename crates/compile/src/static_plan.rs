@@ -25,7 +25,7 @@ use crate::options::Options;
 use crate::positions::Positions;
 use crate::services::Services;
 use crate::view::ports_in;
-use crate::{authentications, codes, people, policies};
+use crate::{authentications, codes, policies};
 
 /// What `bartizan proxy --static DIR` serves.
 #[derive(Clone, Debug)]
@@ -308,10 +308,7 @@ impl Compiler<'_> {
             labels: pod.labels.clone(),
             policies: names,
             authentications,
-            is_for_people: pod
-                .labels
-                .get(people::MARK)
-                .is_some_and(|mark| mark == "required"),
+            is_for_people: false,
             remote: self.remote,
             mtls: modes.mode,
             inbound: inbound.into_values().collect(),

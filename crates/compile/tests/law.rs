@@ -427,9 +427,11 @@ fn folder(parts: &[Part]) -> Vec<Document> {
     let mut seen = std::collections::BTreeSet::new();
     let services: Vec<_> = parts
         .iter()
-        .filter_map(|part| match part {
-            Part::Service { name, namespace, .. } => Some((*name, *namespace)),
-            _ => None,
+        .filter_map(|part| {
+            let Part::Service { name, namespace, .. } = part else {
+                return None;
+            };
+            Some((*name, *namespace))
         })
         .collect();
     for part in parts {
@@ -547,13 +549,14 @@ proptest! {
             let update = match step {
                 Step::Documents(_) | Step::Changed(_) | Step::Without(_) => {
                     let mut next_parts = parts.clone();
-                    match step {
-                        Step::Documents(all) => next_parts = all,
-                        Step::Changed(part) => next_parts.insert(0, part),
-                        Step::Without(place) if place < parts.len() => {
-                            next_parts.remove(place);
-                        }
-                        _ => {}
+                    if let Step::Documents(all) = step {
+                        next_parts = all;
+                    } else if let Step::Changed(part) = step {
+                        next_parts.insert(0, part);
+                    } else if let Step::Without(place) = step
+                        && place < parts.len()
+                    {
+                        next_parts.remove(place);
                     }
                     let next = folder(&next_parts);
                     match world.set_documents(next.clone()) {

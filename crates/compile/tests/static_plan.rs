@@ -146,3 +146,82 @@ fn every_key_is_unique() {
     keys.sort();
     assert!(keys.windows(2).all(|pair| pair[0] != pair[1]), "{keys:?}");
 }
+
+const USERS: &str = r#"---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: users, namespace: shop }
+spec:
+  selector: { matchLabels: { app: front } }
+  jwtRules: [{ issuer: me, jwks: '{"keys":[]}' }]
+---
+apiVersion: bartizan.dev/v1alpha1
+kind: AccessRule
+metadata: { name: users, namespace: shop }
+spec: { action: DENY, rules: [{ when: "!auth.authenticated" }] }
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: istio, namespace: istio-system }
+data:
+  mesh: |
+    trustDomainAliases: [old.example]
+    defaultConfig: { gatewayTopology: { numTrustedProxies: 1 } }
+"#;
+
+#[test]
+fn users_and_the_mesh_configuration_are_read() {
+    let profile = bartizan_compile::profile::built_in("nist").expect("it comes with the binary");
+    let plan = compile(&format!("{PROXY}\n{USERS}\n---\n{profile}")).expect("the folder is right");
+    let mut store = Store::new();
+    store.apply(&Transaction {
+        version: Version(1),
+        upserts: plan.resources,
+        removals: Vec::new(),
+    });
+    let snapshot = Snapshot::build(&store);
+    let settings = snapshot.settings().expect("settings");
+    assert_eq!(settings.profile.name.as_str(), "nist");
+    let view = snapshot.view(&plan.workload).expect("the workload has a view");
+    assert_eq!(view.remote.trusted_proxies, 1);
+    assert_eq!(view.authentications.len(), 1);
+    let users = snapshot
+        .authentication(&view.authentications[0])
+        .expect("it is there");
+    assert_eq!(users.rules.len(), 1);
+    assert_eq!(view.policies.len(), 2);
+    let policy = snapshot.policy(&view.policies[0]).expect("the policy is there");
+    let principals: Vec<_> = policy.rules[0].from[0]
+        .principals
+        .any
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(
+        principals,
+        ["bench.example/ns/shop/sa/other", "old.example/ns/shop/sa/other"]
+    );
+}
+
+#[test]
+fn what_nobody_fetches_and_nobody_answers_is_refused() {
+    for (part, with) in [
+        ("jwks: '{\"keys\":[]}'", "jwksUri: \"https://a.example/keys\""),
+        ("action: DENY, rules: [{ when: \"!auth.authenticated\" }]", ""),
+    ] {
+        let users = if with.is_empty() {
+            USERS
+                .replace("bartizan.dev/v1alpha1", "security.istio.io/v1")
+                .replace("kind: AccessRule", "kind: AuthorizationPolicy")
+                .replace(part, "action: CUSTOM, provider: { name: opa }, rules: [{}]")
+        } else {
+            USERS.replace(part, with)
+        };
+        assert_ne!(users, USERS);
+        let findings = compile(&format!("{PROXY}\n{users}")).expect_err("it cannot be served");
+        assert!(
+            findings.iter().any(|finding| finding.code == codes::NOT_STATIC),
+            "{findings:#?}"
+        );
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bartizan_compile::{Allocations, Options, Positions, Update, World};
 use bartizan_config::{Document, SourceFile, read};
-use bartizan_mesh::{Key, PathRule, Profile, Settings};
+use bartizan_mesh::{Key, PathRule, PolicyKind, PolicyName, Profile, Resource, Settings};
 use bartizan_types::{Hostname, Name, NamespacedName, PodPhase, PodReport, PodSpec, RuleId, TrustDomain};
 
 const FOLDER: &str = r"apiVersion: v1
@@ -272,4 +272,131 @@ fn a_change_reaches_only_whom_it_concerns() {
     );
     let web = update.change_for(&name("default/web"));
     assert_eq!(web.upserts, world.resources_for(&name("default/web")));
+}
+
+const TOKENS: &str = r#"---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: cart }
+spec:
+  selector: { matchLabels: { app: cart } }
+  jwtRules:
+    - { issuer: a, jwks: '{"keys":[]}' }
+    - { issuer: b, jwksUri: "https://b.example/keys" }
+---
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: { name: more }
+spec: { jwtRules: [{ issuer: b, jwksUri: "https://b.example/keys", timeout: 20s }] }
+---
+apiVersion: bartizan.dev/v1alpha1
+kind: AccessRule
+metadata: { name: hours }
+spec:
+  action: DENY
+  rules:
+    - when: 'now.getHours("UTC") < 6'
+---
+apiVersion: v1
+kind: Pod
+metadata: { name: web, labels: { app: web } }
+spec: { containers: [{ name: app, command: [web] }] }
+"#;
+
+#[test]
+fn keys_reach_those_who_check_with_them_and_are_forgotten_with_their_documents() {
+    let mut world = world();
+    let with_tokens = documents(&format!(
+        "{FOLDER}{}",
+        TOKENS.replace(
+            "metadata: { name: more }\nspec: { jwt",
+            "metadata: { name: more }\nspec: { selector: { matchLabels: { app: cart } }, jwt"
+        )
+    ));
+    world.set_documents(with_tokens.clone()).expect("right");
+    let sources = world.key_sources();
+    let [origin] = sources.as_slice() else {
+        panic!("one key set for one place: {sources:?}");
+    };
+    assert_eq!(origin.timeout.as_secs(), 20, "the longest holds");
+    let key = Key(format!("key-set/{}", origin.name).into());
+    let told = |world: &World, proxy: &str| world.resources_for(&name(proxy)).get(&key).cloned();
+    let keys_of = |world: &World| {
+        let told = told(world, "default/cart-0").expect("it is told");
+        let Resource::KeySet(set) = &*told else {
+            panic!("no key set: {told:?}");
+        };
+        (set.jwks.clone(), set.fetched_at)
+    };
+    assert_eq!(keys_of(&world), (None, 0));
+    assert!(told(&world, "default/web").is_none());
+
+    let update = world.report_keys(&origin.name, "{}".into(), 5);
+    assert_eq!(
+        update.proxies.keys().map(ToString::to_string).collect::<Vec<_>>(),
+        ["default/cart-0", "default/cart-1"]
+    );
+    assert_eq!(keys_of(&world), (Some("{}".into()), 5));
+    assert!(
+        world.report_keys(&origin.name, "{}".into(), 5).is_empty(),
+        "nothing is new"
+    );
+    assert!(
+        !world.report_keys(&origin.name, "{}".into(), 6).is_empty(),
+        "it was fetched again"
+    );
+    assert!(world.report_keys("jwks/elsewhere", "{}".into(), 6).is_empty());
+
+    world.set_documents(documents(FOLDER)).expect("right");
+    assert_eq!(world.key_sources(), []);
+    assert!(told(&world, "default/cart-0").is_none());
+    world.set_documents(with_tokens).expect("right");
+    assert_eq!(keys_of(&world), (None, 0), "what nobody speaks of is forgotten");
+}
+
+#[test]
+fn token_rules_and_expressions_have_their_lines() {
+    let mut world = world();
+    world
+        .set_documents(documents(&format!("{FOLDER}{TOKENS}")))
+        .expect("right");
+    let rule = |kind: &str, policy: &str, rule| RuleId {
+        kind: kind.into(),
+        namespace: Name::parse("default").expect("a literal"),
+        policy: Name::parse(policy).expect("a literal"),
+        rule,
+    };
+    let text = format!("{FOLDER}{TOKENS}");
+    let line_of = |part: &str| {
+        1 + text
+            .lines()
+            .position(|line| line.contains(part))
+            .expect("it is there")
+    };
+    for (rule, part) in [
+        (rule("RequestAuthentication", "cart", 0), "issuer: a,"),
+        (rule("RequestAuthentication", "cart", 1), "issuer: b,"),
+        (rule("AccessRule", "hours", 0), "now.getHours"),
+    ] {
+        let place = world.positions().rule(&rule).expect("it has a place");
+        assert_eq!(usize::try_from(place.line), Ok(line_of(part)), "{rule:?}");
+    }
+    let hours = PolicyName {
+        kind: PolicyKind::AccessRule,
+        name: name("default/hours"),
+    };
+    assert!(world.positions().document(&hours).is_some());
+}
+
+#[test]
+fn a_profile_among_the_documents_holds_as_long_as_it_is_there() {
+    let mut world = world();
+    let profile = bartizan_compile::profile::built_in("nist").expect("it comes with the binary");
+    let update = world
+        .set_documents(documents(&format!("{FOLDER}---\n{profile}")))
+        .expect("right");
+    assert_eq!(world.settings().profile.name.as_str(), "nist");
+    assert!(update.everyone.upserts.contains_key(&Key("settings".into())));
+    world.set_documents(documents(FOLDER)).expect("right");
+    assert_eq!(world.settings().profile.name.as_str(), "zero-trust");
 }

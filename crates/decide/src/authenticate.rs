@@ -140,14 +140,17 @@ impl Authenticated {
 pub struct Unauthenticated {
     refused: TokenRefused,
     policy: Option<NamespacedName>,
+    /// Set when it leaves [`authenticate`].
+    answers_as_istio: bool,
 }
 
 impl Unauthenticated {
-    /// The status of the answer: 401, and 403 for a token that is for another audience (Envoy).
+    /// The status of the answer: 401 (RFC 6750 §3.1). Where Istio's answers are given, a token for another audience is
+    /// answered with 403, as Envoy does.
     pub fn status(&self) -> u16 {
         match self.refused.kind {
-            RefusedKind::Audience => 403,
-            RefusedKind::OtherIssuer | RefusedKind::Other => 401,
+            RefusedKind::Audience if self.answers_as_istio => 403,
+            RefusedKind::Audience | RefusedKind::OtherIssuer | RefusedKind::Other => 401,
         }
     }
 
@@ -217,7 +220,12 @@ pub fn authenticate<H: Headers + ?Sized>(
         let found = presented
             .iter()
             .map(|presented| (presented.location, presented.token()));
-        rules.combine(found, &mut verify)?
+        rules
+            .combine(found, &mut verify)
+            .map_err(|refused| Unauthenticated {
+                answers_as_istio: engine.answers_as_istio(),
+                ..refused
+            })?
     };
     authenticated.changes = rules.changes(facts, &presented, &authenticated.accepted);
     Ok(authenticated)
@@ -348,6 +356,7 @@ impl TokenRules {
                     ),
                 ),
                 policy: Some(name.clone()),
+                answers_as_istio: false,
             }),
         }
     }
@@ -372,7 +381,11 @@ impl TokenRules {
                     accepted.push((at, Accepted { location, user }));
                 }
                 Err((refused, policy)) => {
-                    refusal.get_or_insert(Unauthenticated { refused, policy });
+                    refusal.get_or_insert(Unauthenticated {
+                        refused,
+                        policy,
+                        answers_as_istio: false,
+                    });
                 }
             }
         }

@@ -127,6 +127,9 @@ pub enum Reason {
     /// The profile wants a user's verified token here.
     #[error("no user credential: the profile wants a user's verified token here")]
     NoUser,
+    /// No rule of an ALLOW policy matched, and one could if the request had a user's token.
+    #[error("no rule of an ALLOW policy matched; {0} could, for a request with a user's token")]
+    NeedsUser(RuleId),
     /// The authorizer said no.
     #[error("authorizer `{provider}`, which {rule} asks, refused it")]
     AuthorizerDenied {
@@ -189,6 +192,7 @@ impl Denied {
             | Reason::OtherNamespace
             | Reason::NotNamed(_)
             | Reason::NoUser
+            | Reason::NeedsUser(_)
             | Reason::TokenRefused(_)
             | Reason::PlaintextRefused
             | Reason::AmbiguousPath(_)
@@ -201,7 +205,7 @@ impl Denied {
     pub fn status(&self) -> u16 {
         match &self.reason {
             Reason::AmbiguousPath(_) => 400,
-            Reason::NoUser | Reason::TokenRefused(_) => 401,
+            Reason::NoUser | Reason::NeedsUser(_) | Reason::TokenRefused(_) => 401,
             Reason::AuthorizerSilent { status, .. } => *status,
             Reason::PolicyDenied(_)
             | Reason::NoAllowMatched
@@ -218,7 +222,7 @@ impl Denied {
 
     /// `www-authenticate` where a token would help (RFC 6750 §3). `realm` is the URI that was asked for.
     pub fn challenge(&self, realm: &str) -> Option<String> {
-        (self.reason == Reason::NoUser).then(|| challenge(realm))
+        matches!(self.reason, Reason::NoUser | Reason::NeedsUser(_)).then(|| challenge(realm))
     }
 
     /// What is noted beside the decision.
@@ -232,9 +236,11 @@ impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             Reason::PolicyDenied(rule) => write!(f, "rbac_access_denied_matched_policy[{rule}]"),
-            Reason::NoAllowMatched | Reason::NoAllowPolicy | Reason::OtherNamespace | Reason::NotNamed(_) => {
-                f.write_str("rbac_access_denied_matched_policy[none]")
-            }
+            Reason::NoAllowMatched
+            | Reason::NoAllowPolicy
+            | Reason::OtherNamespace
+            | Reason::NeedsUser(_)
+            | Reason::NotNamed(_) => f.write_str("rbac_access_denied_matched_policy[none]"),
             Reason::NoUser => f.write_str("no_user_credential"),
             Reason::AuthorizerDenied { .. } | Reason::AuthorizerNotAsked { .. } => {
                 f.write_str("ext_authz_denied")
@@ -448,6 +454,7 @@ pub(crate) fn http_subject<'a, H: ?Sized>(
         view: tcp.view,
         snapshot: tcp.snapshot,
         must_be_named: tcp.must_be_named,
+        takes_any_user: false,
     }
 }
 
@@ -471,6 +478,7 @@ pub(crate) fn tcp_subject<'a>(
         view: &local.view,
         snapshot: engine.snapshot(),
         must_be_named: wants_names && is_from_elsewhere,
+        takes_any_user: false,
     }
 }
 
@@ -569,7 +577,9 @@ fn permit<H: Headers + ?Sized>(
                 .map(|_| None)
                 .ok_or(Reason::OtherNamespace),
         },
-        Said::NoAllowMatched => Err(unnamed(local, subject).unwrap_or(Reason::NoAllowMatched)),
+        Said::NoAllowMatched => Err(unnamed(local, subject)
+            .or_else(|| wants_user(engine, local, subject))
+            .unwrap_or(Reason::NoAllowMatched)),
         Said::Denied(rule) => Err(set
             .id(rule)
             .map_or(Reason::NoAllowMatched, |rule| Reason::PolicyDenied(rule.clone()))),
@@ -593,6 +603,20 @@ fn unnamed<H: Headers + ?Sized>(local: &Local, subject: &Subject<'_, H>) -> Opti
         Said::Allowed(rule) => local.set.id(rule).map(|rule| Reason::NotNamed(rule.clone())),
         Said::Denied(_) | Said::NoAllowMatched | Said::NoAllowPolicy => None,
     }
+}
+
+/// The rule that would allow if the request had a user's token: then a token is asked for, except where Istio's answers are
+/// given, which say nothing of it.
+fn wants_user<H: Headers + ?Sized>(
+    engine: &Engine,
+    local: &Local,
+    subject: &Subject<'_, H>,
+) -> Option<Reason> {
+    if engine.answers_as_istio() || subject.http.is_none() || subject.user().is_some() {
+        return None;
+    }
+    let rule = local.set.wants_user(&subject.with_any_user())?;
+    local.set.id(rule).map(|rule| Reason::NeedsUser(rule.clone()))
 }
 
 impl Local {

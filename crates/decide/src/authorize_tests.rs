@@ -130,7 +130,7 @@ mod model {
         }
         (rule.from.is_empty() || rule.from.iter().any(|source| from(source, asked)))
             && (rule.to.is_empty() || rule.to.iter().any(|operation| to(operation, asked)))
-            && rule.when.iter().all(|condition| when(condition, asked))
+            && rule.when.iter().all(|condition| when(condition, action, asked))
             && (action != Action::Allow
                 || profile.across_namespaces == AcrossNamespaces::AsWritten
                 || asked.peer.identity().is_none()
@@ -242,7 +242,7 @@ mod model {
             })
     }
 
-    fn when(condition: &Condition, asked: &Asked<'_>) -> bool {
+    fn when(condition: &Condition, action: Action, asked: &Asked<'_>) -> bool {
         match condition {
             Condition::Header(name, values) => {
                 let Some((_, _, _, headers)) = asked.http else {
@@ -253,8 +253,26 @@ mod model {
                     .filter(|(key, _)| key.to_lowercase() == **name)
                     .map(|(_, value)| value.as_str())
                     .collect();
-                let value = (!found.is_empty()).then(|| found.join(","));
-                list(values, |wanted| present_or(wanted, value.as_deref()))
+                // Every reading: line by line, and joined.
+                let whole = found.join(",");
+                let one_of = |texts: &[StringMatch], line: &str| {
+                    texts.iter().any(|wanted| present_or(wanted, Some(line)))
+                };
+                let lines =
+                    |texts: &[StringMatch]| found.iter().map(|line| one_of(texts, line)).collect::<Vec<_>>();
+                let (any, none) = (lines(&values.any), lines(&values.none));
+                let (matches, excluded) = match (found.is_empty(), action) {
+                    (true, _) => (false, false),
+                    (false, Action::Allow) => (
+                        any.iter().all(|is| *is),
+                        none.iter().any(|is| *is) || one_of(&values.none, &whole),
+                    ),
+                    (false, _) => (
+                        any.iter().any(|is| *is) || one_of(&values.any, &whole),
+                        none.iter().all(|is| *is),
+                    ),
+                };
+                (values.any.is_empty() || matches) && !excluded
             }
             Condition::SourceIp(blocks) => list(blocks, |block| block.contains(asked.source)),
             Condition::DestinationIp(blocks) => list(blocks, |block| block.contains(asked.destination.ip())),
@@ -770,7 +788,7 @@ proptest! {
                 (Err(denied), model::Decision::Refused) => {
                     prop_assert!(matches!(
                         denied.reason,
-                        Reason::NoAllowMatched | Reason::NoAllowPolicy | Reason::OtherNamespace | Reason::NotNamed(_)
+                        Reason::NoAllowMatched | Reason::NoAllowPolicy | Reason::OtherNamespace | Reason::NotNamed(_) | Reason::NeedsUser(_)
                     ));
                 }
                 _ => prop_assert!(false, "{:?} but the model says {:?}\n{:#?}", result, model, asked),

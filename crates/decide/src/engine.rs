@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bartizan_mesh::{FieldHashing, PathRule, Policy, Profile, Provider, Snapshot, View};
+use bartizan_mesh::{FieldHashing, PathRule, Policy, Profile, Provider, Snapshot, View, WithoutPolicy};
 use bartizan_types::{NamespacedName, RuleId};
 
 use crate::authenticate::TokenRules;
@@ -65,6 +65,11 @@ impl Engine {
     pub fn allowed_by(&self, permit: &Permit) -> Option<&RuleId> {
         let (local, rule) = permit.rule(self.snapshot.version())?;
         self.locals.get(local)?.set.id(rule)
+    }
+
+    /// Whether refusals look as Istio's do: under a profile that, as Istio, allows what no policy speaks of.
+    pub(crate) fn answers_as_istio(&self) -> bool {
+        self.profile.without_policy == WithoutPolicy::Allow
     }
 
     pub(crate) fn profile(&self) -> &Profile {

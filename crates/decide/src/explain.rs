@@ -400,7 +400,7 @@ fn change(
             let (_, local) = engine.local(facts.local)?;
             Some(allow_policy(&local.view, facts, operation))
         }
-        Reason::NoUser | Reason::TokenRefused(_) => Some(
+        Reason::NoUser | Reason::NeedsUser(_) | Reason::TokenRefused(_) => Some(
             "# send a token of an issuer that a RequestAuthentication of this workload accepts\n".to_owned(),
         ),
         Reason::AuthorizerDenied { provider, .. }

@@ -24,18 +24,36 @@ pub(crate) struct Subject<'a, H: ?Sized> {
     pub(crate) snapshot: &'a Snapshot,
     /// The profile lets the caller in only by a rule that names it in full: it is of another namespace.
     pub(crate) must_be_named: bool,
+    /// Asks what would be if the best of all users had sent it.
+    pub(crate) takes_any_user: bool,
 }
 
 impl<'a, H: ?Sized> Subject<'a, H> {
     /// The same, for whom no rule has to name it.
     pub(crate) fn as_if_named(&self) -> Self {
         Self {
+            must_be_named: false,
+            ..self.copy()
+        }
+    }
+
+    /// The same, with a user whom every rule takes.
+    pub(crate) fn with_any_user(&self) -> Self {
+        Self {
+            takes_any_user: true,
+            ..self.copy()
+        }
+    }
+
+    fn copy(&self) -> Self {
+        Self {
             connection: self.connection,
             identity: self.identity,
             http: self.http.clone(),
             view: self.view,
             snapshot: self.snapshot,
-            must_be_named: false,
+            must_be_named: self.must_be_named,
+            takes_any_user: self.takes_any_user,
         }
     }
 
@@ -244,6 +262,30 @@ pub(crate) fn asks_for_http(rule: &Rule) -> bool {
         || rule.when.iter().any(is_only_http)
 }
 
+/// Whether a rule asks for something that only a user's token has.
+pub(crate) fn asks_for_user(rule: &Rule, expression: Option<&Expression>) -> bool {
+    rule.from
+        .iter()
+        .any(|source| !source.request_principals.is_empty())
+        || rule.when.iter().any(|condition| match condition {
+            Condition::RequestPrincipal(_)
+            | Condition::RequestAudiences(_)
+            | Condition::RequestPresenter(_)
+            | Condition::RequestClaim(..) => true,
+            Condition::Header(..)
+            | Condition::SourceIp(_)
+            | Condition::SourceNamespace(_)
+            | Condition::SourcePrincipal(_)
+            | Condition::SourceServiceAccount(_)
+            | Condition::SourceTrustDomain(_)
+            | Condition::DestinationIp(_)
+            | Condition::DestinationPort(_)
+            | Condition::Sni(_)
+            | Condition::RemoteIp(_) => false,
+        })
+        || expression.is_some_and(|expression| expression.reads("auth"))
+}
+
 fn is_only_http(condition: &Condition) -> bool {
     match condition {
         Condition::Header(..)
@@ -272,7 +314,11 @@ pub(crate) fn rule_matches<H: Headers + ?Sized, R: Recorder>(
     subject: &Subject<'_, H>,
     recorder: &mut R,
 ) -> bool {
-    let mut check = Check { subject, recorder };
+    let mut check = Check {
+        subject,
+        action,
+        recorder,
+    };
     if subject.http.is_none() && action == Action::Allow && asks_for_http(rule) {
         check.find_http(rule);
         return false;
@@ -286,6 +332,7 @@ pub(crate) fn rule_matches<H: Headers + ?Sized, R: Recorder>(
 
 struct Check<'c, 'a, H: ?Sized, R> {
     subject: &'c Subject<'a, H>,
+    action: Action,
     recorder: &'c mut R,
 }
 
@@ -374,12 +421,7 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
         let connection = self.subject.connection;
         match condition {
             Condition::Header(name, values) => match &self.subject.http {
-                Some(http) => {
-                    let value = joined(http.headers, name);
-                    self.holds(field, values, |wanted| {
-                        value.as_deref().is_some_and(|value| header(wanted, value))
-                    })
-                }
+                Some(http) => self.header(field, http, name, values),
                 None => true, // ignored, as in an operation
             },
             Condition::SourceIp(blocks) => {
@@ -417,12 +459,59 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
         }
     }
 
+    /// A header in one line is that line. Several lines can be read one by one or joined with `,`, so a rule counts for the
+    /// worse reading: one that allows wants every line to match and none to be excluded, any other is content with one
+    /// reading that matches and excluded only when every line is.
+    fn header(
+        &mut self,
+        field: Field,
+        http: &Http<'_, H>,
+        name: &str,
+        values: &Matcher<StringMatch>,
+    ) -> bool {
+        let is_one_of = |texts: &[StringMatch], line: &[u8]| texts.iter().any(|wanted| header(wanted, line));
+        let mut lines = http.headers.values(name);
+        let (first, second) = (lines.next(), lines.next());
+        drop(lines);
+        let Some(first) = first else {
+            return self.holds(field, values, |_| false);
+        };
+        if second.is_none() {
+            return self.holds(field, values, |wanted| header(wanted, first));
+        }
+        let all = || http.headers.values(name);
+        let whole = joined(http.headers, name).unwrap_or_default();
+        let (matches, is_excluded) = if self.action == Action::Allow {
+            (
+                all().all(|line| is_one_of(&values.any, line)),
+                all().any(|line| is_one_of(&values.none, line)) || is_one_of(&values.none, &whole),
+            )
+        } else {
+            (
+                all().any(|line| is_one_of(&values.any, line)) || is_one_of(&values.any, &whole),
+                all().all(|line| is_one_of(&values.none, line)),
+            )
+        };
+        if !values.any.is_empty() && !matches {
+            self.recorder.failed(field, Half::Wanted);
+            return false;
+        }
+        if is_excluded {
+            self.recorder.failed(field, Half::Excluded);
+            return false;
+        }
+        true
+    }
+
     /// Without a verified token a wanted value never matches, and an excluded one never excludes. On TCP, where there are
     /// no tokens, the field is ignored; a rule that allows by it has not come this far.
     fn user<T>(&mut self, field: Field, matcher: &Matcher<T>, matches: impl Fn(&User, &T) -> bool) -> bool {
         let Some(http) = &self.subject.http else {
             return true;
         };
+        if self.subject.takes_any_user {
+            return true;
+        }
         let user = http.user;
         self.holds(field, matcher, |wanted| {
             user.is_some_and(|user| matches(user, wanted))
@@ -430,7 +519,10 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
     }
 
     fn expression(&mut self, expression: Option<&Expression>, action: Action) -> bool {
-        let holds = expression.is_none_or(|expression| expression.holds(action, self.subject));
+        let holds = expression.is_none_or(|expression| {
+            (self.subject.takes_any_user && expression.reads("auth"))
+                || expression.holds(action, self.subject)
+        });
         if !holds {
             self.recorder.failed(Field::Expression, Half::Wanted);
         }
@@ -444,6 +536,7 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
                 source_names(source, &identity)
                     && Check {
                         subject: self.subject,
+                        action: self.action,
                         recorder: &mut Quiet,
                     }
                     .source(at, source)

@@ -9,9 +9,9 @@ use bartizan_types::{RuleId, StringMatch};
 use crate::expression::Expression;
 use crate::facts::Headers;
 use crate::marks::{Marks, ShadowResult};
-use crate::matching::{Quiet, Subject, asks_for_http, rule_matches};
+use crate::matching::{Quiet, Subject, asks_for_http, asks_for_user, rule_matches};
 use crate::path::canonical_value;
-use crate::rule_index::RuleIndex;
+use crate::rule_index::{Has, RuleIndex};
 
 /// The rules of a workload's policies.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(crate) struct PolicySet {
     /// A DENY or ALLOW rule looks at headers, which an authorizer may change.
     reads_headers: bool,
     enforced: Enforced,
+    /// ALLOW rules that ask for a user's token, for finding those that would match with one.
+    of_users: RuleIndex,
     /// Policies that only say what they would do; `None` where there are none.
     shadow: Option<Box<Enforced>>,
 }
@@ -105,9 +107,11 @@ impl PolicySet {
             providers,
             reads_headers,
             enforced: Enforced::default(),
+            of_users: RuleIndex::default(),
             shadow: None,
         };
         set.enforced = set.together(false);
+        set.of_users = set.rules_of_users();
         if set.policies.iter().any(|policy| policy.dry_run) {
             set.shadow = Some(Box::new(set.together(true)));
         }
@@ -135,6 +139,11 @@ impl PolicySet {
             allowed.is_some()
         });
         allowed.map_or(Said::NoAllowMatched, Said::Allowed)
+    }
+
+    /// The first ALLOW rule that asks for a user's token and matches with `subject`'s, whom every rule takes.
+    pub(crate) fn wants_user<H: Headers + ?Sized>(&self, subject: &Subject<'_, H>) -> Option<u32> {
+        self.first(&self.of_users, subject)
     }
 
     /// The next authorizer that is to be asked, after the one at this place: its place and the first rule that asks it.
@@ -274,6 +283,24 @@ impl PolicySet {
         })
     }
 
+    fn rules_of_users(&self) -> RuleIndex {
+        let rules = (0..).map_while(|number| Some((number, self.rule(number)?)));
+        let has = Has {
+            http: true,
+            user: false,
+        };
+        RuleIndex::build(
+            rules
+                .filter(|(number, (policy, rule))| {
+                    policy.action == Action::Allow
+                        && !policy.dry_run
+                        && asks_for_user(rule, self.expression(*number))
+                })
+                .map(|(number, (_, rule))| (number, rule)),
+            has,
+        )
+    }
+
     fn together(&self, dry_run: bool) -> Enforced {
         Enforced {
             has_allow: self
@@ -297,7 +324,10 @@ impl PolicySet {
                             && (has_http || action != Action::Allow || !asks_for_http(rule))
                     })
                     .map(|(number, (_, rule))| (number, rule)),
-                has_http,
+                Has {
+                    http: has_http,
+                    user: has_http,
+                },
             )
         };
         Indexes {

@@ -42,6 +42,15 @@ const DIMENSIONS: [Dimension; 9] = [
     Dimension::Claim,
 ];
 
+/// What the requests have that an index is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Has {
+    /// A method, a host and a path.
+    pub(crate) http: bool,
+    /// A user, where one is presented.
+    pub(crate) user: bool,
+}
+
 /// A place with this many rules is not divided any more.
 const SMALL: usize = 4;
 
@@ -74,18 +83,15 @@ struct FiledKey {
 }
 
 impl RuleIndex {
-    /// Files rules under their numbers; `has_http` tells whether requests have a method, a host and a path.
-    pub(crate) fn build<'r>(rules: impl IntoIterator<Item = (u32, &'r Rule)>, has_http: bool) -> Self {
+    /// Files rules under their numbers.
+    pub(crate) fn build<'r>(rules: impl IntoIterator<Item = (u32, &'r Rule)>, has: Has) -> Self {
         let rules: Vec<_> = rules.into_iter().collect();
         let dimensions: Vec<Dimension> = DIMENSIONS
             .into_iter()
             .filter(|dimension| match dimension {
                 Dimension::Principal | Dimension::Account | Dimension::Namespace | Dimension::Port => true,
-                Dimension::Path
-                | Dimension::Host
-                | Dimension::Method
-                | Dimension::User
-                | Dimension::Claim => has_http,
+                Dimension::Path | Dimension::Host | Dimension::Method => has.http,
+                Dimension::User | Dimension::Claim => has.user,
             })
             .collect();
         // Rules with many values in many fields would be copied for every combination: that ends at twice of what they say.

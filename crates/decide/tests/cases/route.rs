@@ -229,6 +229,7 @@ fn engine(table: &Table, gateway: &NamespacedName) -> Result<Engine, Failure> {
 impl WrittenRoute {
     fn to_route(&self, gateway: &NamespacedName) -> Result<Route, Failure> {
         Ok(Route {
+            is_for_people: false,
             name: NamespacedName::parse(&self.name)?,
             parents: self
                 .parents

@@ -190,6 +190,8 @@ func (a *authorizer) ServeHTTP(answer http.ResponseWriter, request *http.Request
 		for name, value := range said.ResponseHeaders {
 			answer.Header().Set(name, value)
 		}
+		// As Envoy reads it.
+		answer.Header().Set("x-envoy-auth-headers-to-remove", strings.Join(said.HeadersToRemove, ","))
 		answer.WriteHeader(http.StatusOK)
 		return
 	}

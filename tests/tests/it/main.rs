@@ -10,6 +10,7 @@
 )]
 
 mod agree;
+mod authorizer;
 mod byo;
 mod bypass;
 mod capture;

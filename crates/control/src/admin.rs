@@ -26,9 +26,10 @@ impl AdminService {
 
     /// What runs now.
     pub(crate) async fn current(&self) -> Result<Status, OwnerGone> {
+        // Before the owner is asked: what was seen of keys then has been told to it.
+        let keys = self.keys.seen();
         let mut status = self.owner.ask(Message::Status).await?;
         status.authority = self.issuer.status();
-        let keys = self.keys.seen();
         status.key_sets.clone_from(&keys.sets);
         status.counts.keys.clone_from(&keys.counts);
         Ok(status)

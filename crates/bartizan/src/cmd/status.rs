@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use bartizan_control::Status;
-use bartizan_control::status::{ServiceStatus, WorkloadStatus};
+use bartizan_control::status::{KeySetStatus, ServiceStatus, WorkloadStatus};
 use bartizan_mesh::MtlsMode;
 use bartizan_types::PodPhase;
 use serde_json::{Value, json};
@@ -73,11 +73,17 @@ pub(crate) fn run(place: &Place, args: &StatusArgs) -> anyhow::Result<ExitCode> 
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether every workload is ready and every proxy serves the newest version.
+/// Whether every workload is ready, every proxy serves the newest version, and every issuer was asked for its keys, whatever
+/// it has answered.
 pub(crate) fn settled(status: &Status) -> bool {
     status.node.is_some()
         && !status.refused
+        && status.key_sets.iter().all(was_asked)
         && status.workloads.iter().all(|workload| is_up(status, workload))
+}
+
+fn was_asked(set: &KeySetStatus) -> bool {
+    set.checked_at.is_some() || set.problem.is_some()
 }
 
 fn is_up(status: &Status, workload: &WorkloadStatus) -> bool {
@@ -109,6 +115,9 @@ pub(crate) fn missing(status: &Status) -> String {
             (None, None) => state(status, workload),
         };
         out += &format!("\n  {}: {why}", workload.name);
+    }
+    for set in status.key_sets.iter().filter(|set| !was_asked(set)) {
+        out += &format!("\n  {}: its keys are being fetched", set.source);
     }
     out
 }

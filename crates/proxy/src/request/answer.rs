@@ -90,12 +90,16 @@ impl Answer {
             denied.reason,
             Reason::AuthorizerDenied { .. } | Reason::AuthorizerSilent { .. }
         );
-        let body = match status {
-            StatusCode::BAD_REQUEST if !is_authorizers => "the path has no single meaning",
-            StatusCode::UNAUTHORIZED if !is_authorizers => "a user's token is wanted",
-            _ => DENIED,
-        };
         let challenge = denied.challenge(realm).map(challenge);
+        let body: Cow<'static, str> = if let Reason::TokenRefused(says) = &denied.reason {
+            says.clone().into()
+        } else if matches!(denied.reason, Reason::AmbiguousPath(_)) {
+            "the path has no single meaning".into()
+        } else if challenge.is_some() {
+            "Jwt is missing".into() // Envoy's words
+        } else {
+            DENIED.into()
+        };
         let flags = if is_authorizers {
             ResponseFlags::UAEX
         } else {

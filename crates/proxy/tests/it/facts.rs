@@ -314,3 +314,33 @@ fn what_only_looks_is_on_record_and_changes_nothing() {
     let shadow = ["action=\"deny\"", "result=\"denied\""];
     assert_eq!(metric(&metrics, "bartizan_policy_shadow_total", &shadow), 1.0);
 }
+
+#[test]
+fn what_only_looks_at_bytes_is_on_record_too() {
+    use std::io::Write as _;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let plan = Plan {
+        protocol: bartizan_types::Protocol::Tcp,
+        rules: vec![allow("web", &[])],
+        ..Plan::new(listener.local_addr().unwrap())
+    };
+    let scene = Scene::new(&plan);
+    let Resource::View(view) = view(&plan, "cart-0", scene.inbound) else {
+        unreachable!()
+    };
+    scene.change_server(vec![
+        Resource::View(View {
+            policies: ["shop/cart", "shop/audit"].map(policy_name).to_vec(),
+            ..view
+        }),
+        policy_of("shop/audit", Action::Audit, vec![allow("web", &[])]),
+    ]);
+    let mut client = std::net::TcpStream::connect(scene.outbound).unwrap();
+    client.write_all(b"x").unwrap();
+    let (mut server, _) = listener.accept().unwrap();
+    server.read_exact(&mut [0]).unwrap();
+    drop((client, server));
+    let log = scene.server_log(1);
+    assert_eq!(log[0]["audited"], json!(["ns[shop]-policy[audit]-rule[0]"]));
+    assert_eq!(log[0]["downstream_tls_version"], "TLSv1.3");
+}

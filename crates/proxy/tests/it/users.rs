@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bartizan_identity::jwt::{Algorithm, SigningKey, generate_key};
 use bartizan_mesh::{
-    ClaimHeader, Condition, JwtRule, KeySource, Matcher, RequestAuthentication, Resource, Rule,
-    TokenLocation, View,
+    ClaimHeader, Condition, JwtRule, KeySource, Matcher, PathRule, Profile, RequestAuthentication, Resource,
+    Rule, Settings, TokenLocation, UserCredentials, View,
 };
-use bartizan_types::StringMatch;
+use bartizan_types::{Hostname, Name, StringMatch, TrustDomain};
 use serde_json::json;
 
 use crate::scene::{App, Client, Plan, Scene, allow, echo_app, is_end, metric, name, policy, until, view};
@@ -204,8 +204,8 @@ fn what_is_wrong_with_a_token_is_told_as_envoy_tells_it() {
     let cases = [
         (
             String::new(),
-            403,
-            "RBAC: access denied",
+            401,
+            "Jwt is missing",
             "rbac_access_denied_matched_policy[none]",
         ),
         (
@@ -222,7 +222,7 @@ fn what_is_wrong_with_a_token_is_told_as_envoy_tells_it() {
         ),
         (
             bearer(&token(&users.key, json!({ "aud": "desk" }))),
-            403,
+            401,
             "Audiences in Jwt are not allowed",
             "jwt_authn_access_denied{Audiences_in_Jwt_are_not_allowed}",
         ),
@@ -256,9 +256,11 @@ fn what_is_wrong_with_a_token_is_told_as_envoy_tells_it() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
         assert!(answer.ends_with(body), "{answer}");
         assert!(answer.contains("x-bartizan-decision: "), "{answer}");
-        let challenge = "www-authenticate: Bearer realm=\"http://cart/a\", error=\"invalid_token\"\r\n";
-        let is_about_the_token = *body != "RBAC: access denied";
-        assert_eq!(answer.contains(challenge), is_about_the_token, "{answer}");
+        let challenge = "www-authenticate: Bearer realm=\"http://cart/a\"";
+        assert_eq!(answer.contains(challenge), *status == 401, "{answer}");
+        // Without a token there is nothing wrong with it (RFC 6750 §3.1).
+        let has_error = answer.contains(", error=\"invalid_token\"\r\n");
+        assert_eq!(has_error, *status == 401 && !fields.is_empty(), "{answer}");
     }
     assert_eq!(users.app.requests.load(Ordering::SeqCst), 0);
     let log = users.scene.server_log(cases.len());
@@ -365,7 +367,7 @@ fn a_token_stays_where_its_rule_says_so_and_goes_out_of_cookies() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     assert!(!answer.contains(&good) && answer.contains("a=b; c=d"), "{answer}");
     // The other place is no longer one.
-    assert!(ask(&users, &bearer(&good)).starts_with("HTTP/1.1 403 "));
+    assert!(ask(&users, &bearer(&good)).ends_with("Jwt is missing"));
 }
 
 #[test]
@@ -560,4 +562,92 @@ fn a_change_that_is_about_something_else_forgets_no_token() {
     assert!(ask(&users, &bearer(&good)).starts_with("HTTP/1.1 200 "));
     let metrics = users.scene.server.metrics();
     assert_eq!(metric(&metrics, "bartizan_jwt_verified_total", &[]), 1.0);
+}
+
+#[test]
+fn where_people_come_a_request_without_a_user_is_told_to_bring_one() {
+    let users = users(|_| {});
+    let plan = Plan::new(users.app.address);
+    let Resource::View(view) = with_users(&plan, &users.scene) else {
+        unreachable!()
+    };
+    users.scene.change_server(vec![
+        Resource::Settings(Settings {
+            trust_domain: TrustDomain::parse("cluster.local").unwrap(),
+            root_namespace: Name::parse("istio-system").unwrap(),
+            cluster_domain: Hostname::parse("cluster.local").unwrap(),
+            profile: Profile {
+                user_credentials: UserCredentials::WhereMarked,
+                ..Profile::zero_trust()
+            },
+            paths: PathRule::RefuseAmbiguous,
+        }),
+        Resource::View(View {
+            is_for_people: true,
+            ..view
+        }),
+        policy(vec![allow("web", &[])]),
+    ]);
+    let answer = ask(&users, "");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(
+        answer.contains("www-authenticate: Bearer realm=\"http://cart/\"\r\n"),
+        "{answer}"
+    );
+    assert!(answer.contains("x-bartizan-decision: "), "{answer}");
+    let good = token(&users.key, json!({}));
+    assert!(ask(&users, &bearer(&good)).starts_with("HTTP/1.1 200 "));
+    let log = users.scene.server_log(2);
+    assert_eq!(log[0]["response_code_details"], "no_user_credential");
+}
+
+#[tokio::test]
+async fn a_stream_of_http2_is_reset_when_its_users_key_is_gone() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let app = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let mut open = Vec::new();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let mut body = respond.send_response(http::Response::new(()), false).unwrap();
+                    body.send_data("hello".into(), false).unwrap();
+                    open.push(body);
+                }
+            });
+        }
+    });
+    let key = generate_key(Algorithm::Es256).unwrap();
+    let plan = Plan {
+        protocol: bartizan_types::Protocol::Http2,
+        rules: vec![cleared(&["SECRET"])],
+        ..Plan::new(app)
+    };
+    let scene = Scene::new(&plan);
+    scene.change_server(vec![with_users(&plan, &scene), authentication(vec![rule(&key)])]);
+    let stream = tokio::net::TcpStream::connect(scene.outbound).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut send = send.ready().await.unwrap();
+    let request = http::Request::get("http://cart/events")
+        .header("authorization", format!("Bearer {}", token(&key, json!({}))))
+        .body(())
+        .unwrap();
+    let (response, _) = send.send_request(request, true).unwrap();
+    let response = response.await.unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), "hello");
+    let begin = Instant::now();
+    let other = generate_key(Algorithm::Es256).unwrap();
+    scene.change_server(vec![authentication(vec![rule(&other)])]);
+    let ended = tokio::time::timeout(crate::scene::PATIENCE, body.data())
+        .await
+        .unwrap();
+    assert!(matches!(ended, Some(Err(_))), "{ended:?}");
+    assert!(begin.elapsed() < Duration::from_secs(1));
+    let log = scene.server_log(1);
+    assert_eq!(log[0]["response_code_details"], "token_no_longer_accepted");
+    assert!(log[0]["decision_id"].is_string() && log[0]["request_auth_error"].is_string());
 }

@@ -119,3 +119,42 @@ fn file(name: &str) -> anyhow::Result<String> {
         Exit::error(USAGE, text)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_is_named_or_written() {
+        let unnamed = profile(None).expect("the default");
+        assert_eq!(
+            (unnamed.profile, unnamed.is_chosen),
+            (Profile::zero_trust(), false)
+        );
+        let istio = profile(Some("istio")).expect("it comes with the binary");
+        assert_eq!(
+            (istio.profile, istio.paths, istio.is_chosen),
+            (Profile::istio(), PathRule::Base, true)
+        );
+
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("ours.yaml");
+        let text = built_in("nist")
+            .unwrap_or_default()
+            .replace("name: nist", "name: ours");
+        std::fs::write(&path, text).expect("a file");
+        let path = path.to_str().expect("a path of letters").to_owned();
+        let ours = profile(Some(&path)).expect("a file with one Profile");
+        assert_eq!(ours.profile.name.as_str(), "ours");
+
+        std::fs::write(&path, "apiVersion: v1\nkind: Namespace\nmetadata: { name: a }\n").expect("a file");
+        for (named, says) in [
+            ("zero", "there is no profile `zero` and no such file"),
+            ("./nothing.yaml", "read the profile `./nothing.yaml`"),
+            (&*path, "not a file with one document of kind Profile"),
+        ] {
+            let error = profile(Some(named)).expect_err("it is no profile").to_string();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

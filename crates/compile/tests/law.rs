@@ -24,6 +24,8 @@ enum Step {
     Documents(Vec<Part>),
     /// One document comes or changes.
     Changed(Part),
+    /// One field of a document changes, by the document's place.
+    Turned(usize, bool),
     /// One document goes, by its place.
     Without(usize),
     /// Documents with an error among them.
@@ -150,6 +152,40 @@ fn mode(index: u8) -> &'static str {
 }
 
 impl Part {
+    /// Changes one field, or another one.
+    fn turn(&mut self, other: bool) {
+        let next = |value: &mut u8| *value = (*value + 1) % 3;
+        match self {
+            Self::Workload { users, proxies, .. } => next(if other { users } else { proxies }),
+            Self::Service { port, label, .. } => next(if other { port } else { label }),
+            Self::Policy { dry_run, action, .. } => {
+                if other {
+                    *dry_run = !*dry_run;
+                } else {
+                    next(action);
+                }
+            }
+            Self::AccessRule { deny, of_labels, .. } => {
+                let flag = if other { deny } else { of_labels };
+                *flag = !*flag;
+            }
+            Self::Tokens { target, keys, .. } => next(if other { target } else { &mut keys.0 }),
+            Self::Mesh { timeout, proxies, .. } => next(if other { timeout } else { proxies }),
+            Self::Profile { which } => next(which),
+            Self::PeerAuthentication { mode, .. } => next(mode),
+            Self::Gateway { host, .. } => *host = 1 - *host,
+            Self::Route {
+                users,
+                other: elsewhere,
+                ..
+            } => {
+                let flag = if other { users } else { elsewhere };
+                *flag = !*flag;
+            }
+            Self::Grant { namespace } => next(namespace),
+        }
+    }
+
     /// Kind, namespace and name: a folder has each only once.
     fn identity(&self) -> String {
         match self {
@@ -325,9 +361,8 @@ impl Part {
                 };
                 let _ = writeln!(
                     text,
-                    "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: istio, namespace: istio-system }}\ndata:\n  mesh: |\n    {aliases}\n    pathNormalization: {{ normalization: {paths} }}\n    defaultConfig: {{ gatewayTopology: {{ numTrustedProxies: {proxies} }} }}\n    extensionProviders: [{{ name: opa, envoyExtAuthzGrpc: {{ service: s{service}.{place}, port: 80, timeout: {}s }} }}]\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: ask, namespace: {} }}\nspec: {{ selector: {{ matchLabels: {{ l: l{timeout} }} }}, action: CUSTOM, provider: {{ name: opa }}, rules: [{{}}] }}",
+                    "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: istio, namespace: istio-system }}\ndata:\n  mesh: |\n    {aliases}\n    pathNormalization: {{ normalization: {paths} }}\n    defaultConfig: {{ gatewayTopology: {{ numTrustedProxies: {proxies} }} }}\n    extensionProviders: [{{ name: opa, envoyExtAuthzGrpc: {{ service: s{service}.{place}, port: 80, timeout: {}s }} }}]\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: ask, namespace: shop }}\nspec: {{ selector: {{ matchLabels: {{ l: l0 }} }}, action: CUSTOM, provider: {{ name: opa }}, rules: [{{}}] }}",
                     timeout + 1,
-                    namespace(*proxies),
                     place = namespace(*place),
                 );
             }
@@ -518,7 +553,8 @@ fn part() -> impl Strategy<Value = Part> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => prop::collection::vec(part(), 0..18).prop_map(Step::Documents),
-        6 => part().prop_map(Step::Changed),
+        4 => part().prop_map(Step::Changed),
+        8 => (0usize..18, any::<bool>()).prop_map(|(place, other)| Step::Turned(place, other)),
         2 => (0usize..18).prop_map(Step::Without),
         1 => prop::collection::vec(part(), 0..4).prop_map(Step::Broken),
         6 => (0usize..20, 0u8..6, any::<bool>(), 2u8..12).prop_map(|(pod, phase, ready, address)| Step::Report { pod, phase, ready, address }),
@@ -547,12 +583,16 @@ proptest! {
         for step in std::iter::once(Step::Documents(first)).chain(rest) {
             let plan_before = world.plan();
             let update = match step {
-                Step::Documents(_) | Step::Changed(_) | Step::Without(_) => {
+                Step::Documents(_) | Step::Changed(_) | Step::Turned(..) | Step::Without(_) => {
                     let mut next_parts = parts.clone();
                     if let Step::Documents(all) = step {
                         next_parts = all;
                     } else if let Step::Changed(part) = step {
                         next_parts.insert(0, part);
+                    } else if let Step::Turned(place, other) = step
+                        && let Some(part) = next_parts.get_mut(place)
+                    {
+                        part.turn(other);
                     } else if let Step::Without(place) = step
                         && place < parts.len()
                     {

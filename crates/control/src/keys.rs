@@ -313,7 +313,9 @@ impl Keys {
         // What is the same is only told when somebody has asked: proxies need not hear that nothing has changed.
         kept.fetched_at = match &before {
             Some(before) if !is_new && !is_asked => before.fetched_at,
-            Some(_) | None => unix,
+            // By this number proxies tell an answer from what they had, also within one second.
+            Some(before) => unix.max(before.fetched_at.saturating_add(1)),
+            None => unix,
         };
         set.is_evicted = false;
         set.kept = Some(kept.clone());

@@ -110,6 +110,8 @@ enum Part {
         paths: u8,
         proxies: u8,
         aliases: bool,
+        /// Whether a policy asks it.
+        asks: bool,
     },
     Profile {
         which: u8,
@@ -156,7 +158,7 @@ impl Part {
     fn turn(&mut self, other: bool) {
         let next = |value: &mut u8| *value = (*value + 1) % 3;
         match self {
-            Self::Workload { users, proxies, .. } => next(if other { users } else { proxies }),
+            Self::Workload { users, label, .. } => next(if other { users } else { label }),
             Self::Service { port, label, .. } => next(if other { port } else { label }),
             Self::Policy { dry_run, action, .. } => {
                 if other {
@@ -170,7 +172,13 @@ impl Part {
                 *flag = !*flag;
             }
             Self::Tokens { target, keys, .. } => next(if other { target } else { &mut keys.0 }),
-            Self::Mesh { timeout, proxies, .. } => next(if other { timeout } else { proxies }),
+            Self::Mesh { asks, .. } if other => *asks = !*asks,
+            Self::Mesh { timeout, proxies, .. } => {
+                next(timeout);
+                if *timeout == 0 {
+                    next(proxies);
+                }
+            }
             Self::Profile { which } => next(which),
             Self::PeerAuthentication { mode, .. } => next(mode),
             Self::Gateway { host, .. } => *host = 1 - *host,
@@ -352,6 +360,7 @@ impl Part {
                 paths,
                 proxies,
                 aliases,
+                asks,
             } => {
                 let paths = ["DEFAULT", "BASE", "MERGE_SLASHES"][usize::from(*paths) % 3];
                 let aliases = if *aliases {
@@ -361,10 +370,13 @@ impl Part {
                 };
                 let _ = writeln!(
                     text,
-                    "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: istio, namespace: istio-system }}\ndata:\n  mesh: |\n    {aliases}\n    pathNormalization: {{ normalization: {paths} }}\n    defaultConfig: {{ gatewayTopology: {{ numTrustedProxies: {proxies} }} }}\n    extensionProviders: [{{ name: opa, envoyExtAuthzGrpc: {{ service: s{service}.{place}, port: 80, timeout: {}s }} }}]\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{ name: ask, namespace: shop }}\nspec: {{ selector: {{ matchLabels: {{ l: l0 }} }}, action: CUSTOM, provider: {{ name: opa }}, rules: [{{}}] }}",
+                    "apiVersion: v1\nkind: ConfigMap\nmetadata: {{ name: istio, namespace: istio-system }}\ndata:\n  mesh: |\n    {aliases}\n    pathNormalization: {{ normalization: {paths} }}\n    defaultConfig: {{ gatewayTopology: {{ numTrustedProxies: {proxies} }} }}\n    extensionProviders: [{{ name: opa, envoyExtAuthzGrpc: {{ service: s{service}.{place}, port: 80, timeout: {}s }} }}]",
                     timeout + 1,
                     place = namespace(*place),
                 );
+                if *asks {
+                    text.push_str("---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: { name: ask, namespace: shop }\nspec: { selector: { matchLabels: { l: l0 } }, action: CUSTOM, provider: { name: opa }, rules: [{}] }\n");
+                }
             }
             Self::Profile { which } => {
                 let text_of = bartizan_compile::profile::BUILT_IN[usize::from(*which) % 3].1;
@@ -537,8 +549,8 @@ fn part() -> impl Strategy<Value = Part> {
             |(name, namespace, label, deny, of_labels)| Part::AccessRule { name, namespace, label, deny, of_labels }),
         3 => (small(), small(), maybe(), 0u8..4, (0u8..4, 0u8..4)).prop_map(
             |(name, namespace, label, target, keys)| Part::Tokens { name, namespace, label, target, keys }),
-        4 => (small(), small(), small(), small(), small(), any::<bool>()).prop_map(
-            |(service, namespace, timeout, paths, proxies, aliases)| Part::Mesh { service, namespace, timeout, paths, proxies, aliases }),
+        4 => (small(), small(), small(), small(), small(), any::<bool>(), any::<bool>()).prop_map(
+            |(service, namespace, timeout, paths, proxies, aliases, asks)| Part::Mesh { service, namespace, timeout, paths, proxies, aliases, asks }),
         1 => small().prop_map(|which| Part::Profile { which }),
         2 => (small(), small(), maybe(), 0u8..4, maybe()).prop_map(
             |(name, namespace, label, mode, port)| Part::PeerAuthentication { name, namespace, label, mode, port }),
@@ -547,6 +559,60 @@ fn part() -> impl Strategy<Value = Part> {
         3 => (small(), 0u8..2, 0u8..2, 0u8..2, small(), any::<bool>(), any::<bool>()).prop_map(
             |(name, namespace, gateway, host, backend, other, users)| Part::Route { name, namespace, gateway, host, backend, other, users }),
         1 => small().prop_map(|namespace| Part::Grant { namespace }),
+    ]
+}
+
+/// A small mesh in which what belongs together meets: a marked route, an authorizer that is asked, and those who ask.
+fn core() -> Vec<Part> {
+    let workload = |name, label, account| Part::Workload {
+        name,
+        namespace: 0,
+        label,
+        account,
+        replicas: 1,
+        stateful: false,
+        version: 0,
+        users: 0,
+        proxies: 0,
+    };
+    let service = |name, label| Part::Service {
+        name,
+        namespace: 0,
+        label,
+        headless: false,
+        port: 1,
+        not_ready: false,
+    };
+    vec![
+        workload(0, 0, 0),
+        workload(1, 1, 1),
+        workload(2, 2, 2),
+        service(0, 1),
+        service(1, 2),
+        Part::Mesh {
+            service: 1,
+            namespace: 0,
+            timeout: 0,
+            paths: 0,
+            proxies: 0,
+            aliases: false,
+            asks: true,
+        },
+        Part::Gateway {
+            name: 0,
+            namespace: 0,
+            all: true,
+            host: 0,
+        },
+        Part::Route {
+            name: 0,
+            namespace: 0,
+            gateway: 0,
+            host: 0,
+            backend: 0,
+            other: false,
+            users: true,
+        },
     ]
 }
 
@@ -570,7 +636,8 @@ proptest! {
     #[test]
     fn incremental_is_full(
         zero_trust: bool,
-        first in prop::collection::vec(part(), 8..24),
+        with_core: bool,
+        first in prop::collection::vec(part(), 0..14),
         rest in prop::collection::vec(step(), 1..24),
     ) {
         let profile = if zero_trust { Profile::zero_trust() } else { Profile::istio() };
@@ -580,7 +647,9 @@ proptest! {
         let mut reports: BTreeMap<NamespacedName, PodReport> = BTreeMap::new();
         let mut keys: BTreeMap<Arc<str>, (Arc<str>, i64)> = BTreeMap::new();
         let mut held = Held::new();
-        for step in std::iter::once(Step::Documents(first)).chain(rest) {
+        let mut all = if with_core { core() } else { Vec::new() };
+        all.extend(first);
+        for step in std::iter::once(Step::Documents(all)).chain(rest) {
             let plan_before = world.plan();
             let update = match step {
                 Step::Documents(_) | Step::Changed(_) | Step::Turned(..) | Step::Without(_) => {

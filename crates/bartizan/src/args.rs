@@ -83,6 +83,20 @@ pub(crate) enum Output {
     Json,
 }
 
+/// How an answer of `can` looks.
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) enum CanOutput {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+    /// The matrix for a spreadsheet
+    Csv,
+    /// The matrix as a picture
+    Svg,
+}
+
 /// How documents are read.
 #[derive(Args, Debug, Clone)]
 pub(crate) struct DocumentArgs {
@@ -248,9 +262,9 @@ pub(crate) struct CheckArgs {
 #[derive(Args, Debug, Clone)]
 pub(crate) struct CanArgs {
     /// The caller: NAMESPACE/SERVICEACCOUNT, or `outside` for a client without an identity
-    pub(crate) from: String,
+    pub(crate) from: Option<String>,
     /// The callee: a service's name as NAME.NAMESPACE, or a workload or gateway NAMESPACE/NAME, with :PORT behind it where it has several
-    pub(crate) to: String,
+    pub(crate) to: Option<String>,
     /// The method; without it the connection itself is judged, as for TCP
     pub(crate) method: Option<String>,
     /// The path
@@ -271,6 +285,18 @@ pub(crate) struct CanArgs {
     /// When, such as 2026-01-05T12:00:00Z [default: now]
     #[arg(long, value_name = "TIME", value_parser = crate::text::time)]
     pub(crate) at: Option<i64>,
+    /// Who may call this callee, what, and by which rule: over all requests
+    #[arg(long, value_name = "TO", conflicts_with_all = ["from", "reach", "matrix"])]
+    pub(crate) who: Option<String>,
+    /// What this caller may call
+    #[arg(long, value_name = "FROM", conflicts_with_all = ["from", "matrix"])]
+    pub(crate) reach: Option<String>,
+    /// With --reach: also what it reaches through those whom it may call, which is the blast radius of its compromise
+    #[arg(long, requires = "reach")]
+    pub(crate) transitive: bool,
+    /// All callers by all callees, with the rule behind each cell
+    #[arg(long, conflicts_with = "from")]
+    pub(crate) matrix: bool,
     /// Judge this folder instead of the running mesh
     #[arg(long = "in", value_name = "DIR")]
     pub(crate) folder: Vec<PathBuf>,
@@ -278,7 +304,7 @@ pub(crate) struct CanArgs {
     pub(crate) documents: DocumentArgs,
     /// How it looks
     #[arg(long, value_enum, default_value = "text")]
-    pub(crate) output: Output,
+    pub(crate) output: CanOutput,
 }
 
 #[derive(Args, Debug, Clone)]

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use bartizan_compile::{Positions, World};
 use bartizan_decide::{
-    AuthorizerSays, ConnectionFacts, Destination, Engine, Explanation, HttpFacts, Keys, Plan, TokenRule, User,
-    Verdict, authorize_after, authorize_http, authorize_tcp, authorize_tcp_after, explain_http, explain_tcp,
-    outbound, route,
+    AuthorizerSays, ConnectionFacts, Destination, Engine, Explanation, HttpFacts, Keys, Plan, TokenRule,
+    User, Verdict, authorize_after, authorize_http, authorize_tcp, authorize_tcp_after, explain_http,
+    explain_tcp, outbound, route,
 };
 use bartizan_mesh::{JwtRule, Key, Resource, Snapshot, Store, Transaction, wire_format};
 use bartizan_proto::v1alpha1::DumpReply;
@@ -263,7 +263,10 @@ impl Picture {
         &self,
         callee: &NamespacedName,
     ) -> impl Iterator<Item = (&NamespacedName, usize, &JwtRule)> {
-        let names = self.snapshot().view(callee).map(|view| view.authentications.as_slice());
+        let names = self
+            .snapshot()
+            .view(callee)
+            .map(|view| view.authentications.as_slice());
         names
             .unwrap_or_default()
             .iter()
@@ -275,7 +278,11 @@ impl Picture {
     }
 
     fn nobody_accepts(&self, callee: &NamespacedName, claims: &Map<String, Value>) -> Judged {
-        let text = |name: &str| claims.get(name).map_or_else(|| "none".to_owned(), ToString::to_string);
+        let text = |name: &str| {
+            claims
+                .get(name)
+                .map_or_else(|| "none".to_owned(), ToString::to_string)
+        };
         let accepted: Vec<String> = self
             .token_rules(callee)
             .map(|(document, index, rule)| {
@@ -305,10 +312,7 @@ impl Picture {
             explanation: Explanation {
                 allowed: false,
                 reason,
-                decided_by: None,
-                canonical_path: None,
-                policies: Vec::new(),
-                change: None,
+                ..Explanation::default()
             },
             status: 401,
             user: None,

@@ -1,4 +1,9 @@
-//! `bartizan can FROM TO METHOD PATH`: whether one workload may call another, on the running mesh or on a folder.
+//! `bartizan can`: whether one workload may call another, who may call it, what it may reach, and the whole matrix, on the
+//! running mesh or on a folder.
+
+mod directions;
+mod matrix;
+mod ways;
 
 use std::process::ExitCode;
 
@@ -8,7 +13,7 @@ use bartizan_types::{Name, NamespacedName, Peer, Port, SpiffeId, TrustDomain};
 use serde_json::{Map, Value, json};
 
 use super::explain::{drawn, places};
-use crate::args::{CanArgs, Output};
+use crate::args::{CanArgs, CanOutput};
 use crate::evaluate::{HttpQuestion, Picture, Question};
 use crate::exit::{DENIED, Exit, USAGE};
 use crate::folder::Folder;
@@ -30,7 +35,41 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
             args.documents.strict,
         )?
     };
-    let peer = caller(&args.from, picture.trust_domain())?;
+    let (who, reach, matrix) = (&args.who, &args.reach, args.matrix);
+    if who.is_some() || reach.is_some() || matrix {
+        let map = ways::Map::of(&picture);
+        for problem in &map.problems {
+            eprintln!("warning: not looked through: {problem}");
+        }
+        let (text, json) = match (who, reach) {
+            (Some(to), _) => directions::who(&map, &callee_group(&picture, to)?),
+            (None, Some(from)) => directions::reach(&map, from, args.transitive)?,
+            (None, None) => (
+                match args.output {
+                    CanOutput::Csv => matrix::csv(&map),
+                    CanOutput::Svg => matrix::svg(&map),
+                    CanOutput::Text | CanOutput::Json => matrix::table(&map),
+                },
+                matrix::to_json(&map),
+            ),
+        };
+        match args.output {
+            CanOutput::Json => println!("{json}"),
+            CanOutput::Text => print!("{text}"),
+            CanOutput::Csv | CanOutput::Svg if matrix => print!("{text}"),
+            CanOutput::Csv | CanOutput::Svg => {
+                return Err(Exit::error(USAGE, "only the matrix is told as CSV or SVG"));
+            }
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let (Some(from), Some(to)) = (&args.from, &args.to) else {
+        return Err(Exit::error(
+            USAGE,
+            "say who calls whom, or ask with --who, --reach or --matrix",
+        ));
+    };
+    let peer = caller(from, picture.trust_domain())?;
     let headers = headers(&args.headers)?;
     let claims = claims(&args.claims)?;
     if !args.path.starts_with('/') && args.path != "*" {
@@ -39,7 +78,7 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
             format!("path `{}`: it begins with `/`, such as /v1/things", args.path),
         ));
     }
-    let callee = Callee::find(&picture, &args.to)?;
+    let callee = Callee::find(&picture, to)?;
     if let Some(identity) = peer.identity()
         && !picture
             .snapshot()
@@ -66,10 +105,10 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
     })?;
     let explanation = &judged.explanation;
     match args.output {
-        Output::Json => println!(
+        CanOutput::Json => println!(
             "{}",
             json!({
-                "from": args.from,
+                "from": from,
                 "to": callee.workload.to_string(),
                 "port": callee.port,
                 "allowed": explanation.allowed,
@@ -79,7 +118,10 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
                 "places": places(explanation, &picture.positions),
             })
         ),
-        Output::Text => {
+        CanOutput::Csv | CanOutput::Svg => {
+            return Err(Exit::error(USAGE, "only the matrix is told as CSV or SVG"));
+        }
+        CanOutput::Text => {
             print!("{}", drawn(explanation, &picture.positions));
             if judged.asks {
                 println!("an external authorizer is asked first; this is what holds when it agrees");
@@ -91,6 +133,11 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
     } else {
         ExitCode::from(DENIED)
     })
+}
+
+/// `NAMESPACE/CONTROLLER` of who is called.
+fn callee_group(picture: &Picture, text: &str) -> anyhow::Result<String> {
+    Ok(ways::controller(picture, &Callee::find(picture, text)?.workload))
 }
 
 fn caller(text: &str, trust_domain: Option<&TrustDomain>) -> anyhow::Result<Peer> {

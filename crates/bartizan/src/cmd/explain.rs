@@ -122,18 +122,35 @@ impl Answer {
         let was_refused = !hop.text("request_auth_error").is_empty();
         if was_refused {
             // The token itself is not written down, so it is not judged again.
-            out += &format!("denied: {}: {}\n", hop.text("response_code"), hop.text("response_code_details"));
+            out += &format!(
+                "denied: {}: {}\n",
+                hop.text("response_code"),
+                hop.text("response_code_details")
+            );
         } else if explanation.allowed && hop.is_denied() {
             out += &match hop.text("authorizer") {
-                answer if answer.is_empty() => "since then something has changed; now it would be:\n".to_owned(),
+                answer if answer.is_empty() => {
+                    "since then something has changed; now it would be:\n".to_owned()
+                }
                 answer => format!("policy lets it pass, and the authorizer did not: {answer}\n"),
             };
         }
-        out += &user::drawn(&self.picture, &self.callee, self.judged.user.as_deref(), Some(hop));
+        out += &user::drawn(
+            &self.picture,
+            &self.callee,
+            self.judged.user.as_deref(),
+            Some(hop),
+        );
         for (field, words) in [
             ("audited_by", "audited by"),
-            ("istio_dry_run_allow_shadow_effective_policy_id", "in dry run let in by"),
-            ("istio_dry_run_deny_shadow_effective_policy_id", "in dry run denied by"),
+            (
+                "istio_dry_run_allow_shadow_effective_policy_id",
+                "in dry run let in by",
+            ),
+            (
+                "istio_dry_run_deny_shadow_effective_policy_id",
+                "in dry run denied by",
+            ),
         ] {
             let text = hop.text(field);
             if !text.is_empty() && text != "[]" {

@@ -35,7 +35,12 @@ pub(super) fn time(hop: &Hop) -> i64 {
 }
 
 /// Lines about the user: whose token by which key, or why there is none.
-pub(super) fn drawn(picture: &Picture, callee: &NamespacedName, user: Option<&User>, hop: Option<&Hop>) -> String {
+pub(super) fn drawn(
+    picture: &Picture,
+    callee: &NamespacedName,
+    user: Option<&User>,
+    hop: Option<&Hop>,
+) -> String {
     let mut out = String::new();
     let refused = hop.map(|hop| hop.text("request_auth_error")).unwrap_or_default();
     if !refused.is_empty() {

@@ -121,7 +121,6 @@ fn is_same_name(mut name: &[u8], parameter: &str) -> bool {
                 (Some(high), Some(low)) => (high << 4 | low, rest),
                 _ => return false,
             },
-            [b'+', rest @ ..] => (b' ', rest),
             [byte, rest @ ..] => (*byte, rest),
         };
         if wanted.next() != Some(byte) {

@@ -17,7 +17,6 @@ pub mod world;
 mod analyze;
 mod authentications;
 mod endpoints;
-mod expressions;
 mod gateways;
 mod hash;
 mod keys;

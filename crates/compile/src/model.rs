@@ -9,7 +9,6 @@ use bartizan_types::{NamespacedName, PodSpec};
 
 use crate::allocations::Allocations;
 use crate::authentications::{self, Authentications};
-use crate::expressions::uses;
 use crate::gateways::{self, Gateways};
 use crate::keys::{self, KeyOrigin};
 use crate::library::Library;
@@ -162,7 +161,7 @@ fn speaks_of_labels(library: &Library) -> bool {
         let Resource::AccessRule(rule) = &document.resource else {
             return false;
         };
-        rule.rules.iter().any(|rule| uses(&rule.when, "source.labels"))
+        rule.rules.iter().any(|rule| rule.uses("source.labels"))
     })
 }
 

@@ -21,13 +21,16 @@ pub(crate) struct PolicyEntry {
     pub(crate) policy: Policy,
     pub(crate) resource: Arc<Resource>,
     pub(crate) attachment: Attachment,
+    /// Whether some rule asks for a verified user.
+    pub(crate) asks_for_users: bool,
 }
 
 pub(crate) type Policies = BTreeMap<NamespacedName, Arc<PolicyEntry>>;
 
 impl PolicyEntry {
-    fn new(policy: Policy, attachment: Attachment) -> Arc<Self> {
+    fn new(policy: Policy, attachment: Attachment, asks_for_users: bool) -> Arc<Self> {
         Arc::new(Self {
+            asks_for_users,
             resource: Arc::new(Resource::Policy(policy.clone())),
             policy,
             attachment,
@@ -44,7 +47,8 @@ pub(crate) fn build(library: &Library, services: &Services, options: &Options) -
         {
             let policy = resolve(name.clone(), written, options);
             let attachment = Attachment::new(&name, &written.target, services, options);
-            policies.insert(name, PolicyEntry::new(policy, attachment));
+            let users = policy.rules.iter().any(asks_for_users);
+            policies.insert(name, PolicyEntry::new(policy, attachment, users));
         }
     }
     policies
@@ -59,10 +63,34 @@ pub(crate) fn build_access_rules(library: &Library, services: &Services, options
         {
             let policy = resolve_access_rule(name.clone(), written);
             let attachment = Attachment::new(&name, &written.target, services, options);
-            rules.insert(name, PolicyEntry::new(policy, attachment));
+            let users = written.rules.iter().any(|rule| rule.uses("auth"));
+            rules.insert(name, PolicyEntry::new(policy, attachment, users));
         }
     }
     rules
+}
+
+/// Whether a rule asks for a verified user, or for something of one.
+fn asks_for_users(rule: &Rule) -> bool {
+    rule.from
+        .iter()
+        .any(|source| !source.request_principals.is_empty())
+        || rule.when.iter().any(|condition| match condition {
+            Condition::RequestPrincipal(_)
+            | Condition::RequestAudiences(_)
+            | Condition::RequestPresenter(_)
+            | Condition::RequestClaim(..) => true,
+            Condition::Header(..)
+            | Condition::SourceIp(_)
+            | Condition::SourceNamespace(_)
+            | Condition::SourcePrincipal(_)
+            | Condition::SourceServiceAccount(_)
+            | Condition::SourceTrustDomain(_)
+            | Condition::DestinationIp(_)
+            | Condition::DestinationPort(_)
+            | Condition::Sni(_)
+            | Condition::RemoteIp(_) => false,
+        })
 }
 
 /// An AccessRule as proxies hold it: the text of each rule's expression.

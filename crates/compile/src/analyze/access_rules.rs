@@ -1,13 +1,12 @@
 //! AccessRules whose expressions speak of what their workloads do not have.
 
 use bartizan_config::istio::Action;
-use bartizan_config::native::AccessRule;
+use bartizan_config::native::{AccessRule, AccessRuleRule};
 use bartizan_config::{Document, Finding, Severity};
 use bartizan_types::{PodSpec, Protocol};
 
 use super::Analysis;
 use crate::codes;
-use crate::expressions::uses;
 
 impl Analysis<'_> {
     pub(super) fn access_rule(&self, document: &Document, rule: &AccessRule, findings: &mut Vec<Finding>) {
@@ -24,10 +23,10 @@ impl Analysis<'_> {
         }
         for (index, written) in rule.rules.iter().enumerate() {
             let path = format!("spec.rules[{index}].when");
-            if uses(&written.when, "request") || uses(&written.when, "auth") {
-                self.expression_on_tcp(document, rule.action, &written.when, &path, &selected, findings);
+            if written.uses("request") || written.uses("auth") {
+                self.expression_on_tcp(document, rule.action, written, &path, &selected, findings);
             }
-            if uses(&written.when, "auth") {
+            if written.uses("auth") {
                 self.user_without_tokens(document, &entry.attachment, &[path], &selected, findings);
             }
         }
@@ -38,7 +37,7 @@ impl Analysis<'_> {
         &self,
         document: &Document,
         action: Action,
-        expression: &str,
+        rule: &AccessRuleRule,
         path: &str,
         selected: &[&PodSpec],
         findings: &mut Vec<Finding>,
@@ -51,7 +50,7 @@ impl Analysis<'_> {
             let (severity, effect) = match action {
                 Action::Deny if is_only_tcp => (Severity::Error, "it refuses every connection"),
                 // An expression that looks at the port may mean the others.
-                Action::Deny if tcp > 0 && !uses(expression, "destination.port") => {
+                Action::Deny if tcp > 0 && !rule.uses("destination.port") => {
                     (Severity::Warning, "on its TCP ports it refuses every connection")
                 }
                 Action::Allow if is_only_tcp => (Severity::Warning, "it never matches"),

@@ -4,11 +4,10 @@ use std::collections::BTreeSet;
 
 use bartizan_config::istio::{Jwks, RequestAuthentication};
 use bartizan_config::{Document, Finding, Resource, Severity};
-use bartizan_mesh::{Action, Condition, Policy, PolicyKind, UserCredentials, WithoutPolicy};
+use bartizan_mesh::{Action, PolicyKind, UserCredentials, WithoutPolicy};
 use bartizan_types::{NamespacedName, PodRole, PodSpec};
 
 use super::Analysis;
-use crate::expressions::uses;
 use crate::target::Attachment;
 use crate::{codes, people, view};
 
@@ -62,7 +61,7 @@ impl Analysis<'_> {
     fn asks_for_a_user(&self, pod: &PodSpec) -> bool {
         self.profile_asks(pod)
             || view::policies_of(self.model, pod, self.options)
-                .any(|entry| !entry.policy.dry_run && speaks_of_users(&entry.policy))
+                .any(|entry| !entry.policy.dry_run && entry.asks_for_users)
     }
 
     /// Whether the profile asks for a user's token at a workload, or on some route of a gateway.
@@ -227,32 +226,6 @@ impl Analysis<'_> {
             }
         })
     }
-}
-
-/// Whether a policy speaks of a verified user.
-fn speaks_of_users(policy: &Policy) -> bool {
-    policy.rules.iter().any(|rule| {
-        rule.from
-            .iter()
-            .any(|source| !source.request_principals.is_empty())
-            || rule.when.iter().any(|condition| match condition {
-                Condition::RequestPrincipal(_)
-                | Condition::RequestAudiences(_)
-                | Condition::RequestPresenter(_)
-                | Condition::RequestClaim(..) => true,
-                Condition::Header(..)
-                | Condition::SourceIp(_)
-                | Condition::SourceNamespace(_)
-                | Condition::SourcePrincipal(_)
-                | Condition::SourceServiceAccount(_)
-                | Condition::SourceTrustDomain(_)
-                | Condition::DestinationIp(_)
-                | Condition::DestinationPort(_)
-                | Condition::Sni(_)
-                | Condition::RemoteIp(_) => false,
-            })
-            || rule.expression.as_ref().is_some_and(|text| uses(text, "auth"))
-    })
 }
 
 /// A policy that asks for a token, for people to copy.

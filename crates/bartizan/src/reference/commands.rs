@@ -34,16 +34,23 @@ pub(super) fn page() -> String {
         write!(page, "\n{after}.\n").unwrap_or_default();
     }
     for command in visible {
-        one(&mut page, command);
+        one(&mut page, "##", "", command);
+        for inner in command
+            .get_subcommands()
+            .filter(|inner| inner.get_name() != "help")
+        {
+            one(&mut page, "###", &format!("{} ", command.get_name()), inner);
+        }
     }
     page
 }
 
-fn one(page: &mut String, command: &Command) {
+/// A command below its own head; `outer` is the command that it belongs to, with a blank behind it.
+fn one(page: &mut String, head: &str, outer: &str, command: &Command) {
     let usage = command.clone().render_usage().to_string();
     write!(
         page,
-        "\n## bartizan {}\n\n{}.\n\n```text\n{}\n```\n",
+        "\n{head} bartizan {outer}{}\n\n{}.\n\n```text\n{}\n```\n",
         command.get_name(),
         text(command.get_about()),
         usage.trim_start_matches("Usage: ").trim_end()

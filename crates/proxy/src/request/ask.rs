@@ -66,6 +66,8 @@ enum Silence {
     Unusable(#[from] Unusable),
     #[error("is not asked: {MOST_WAITING} questions wait for an answer already")]
     Busy,
+    #[error("is this workload itself, which would ask itself about the question")]
+    Itself,
     #[error("cannot be asked: prefix and path make no target")]
     NoTarget,
 }
@@ -216,7 +218,21 @@ async fn put(
 ) -> Result<Said, Silence> {
     let destination = backend(engine.snapshot(), &provider.service, provider.port);
     let (service, protocol) = match &destination {
-        Destination::Service { service, port, .. } => (*service, port.protocol),
+        Destination::Service {
+            service,
+            port,
+            endpoints,
+        } => {
+            let own = &connection.worker.shared.workload;
+            if endpoints
+                .endpoints
+                .iter()
+                .any(|endpoint| endpoint.workload == *own)
+            {
+                return Err(Silence::Itself);
+            }
+            (*service, port.protocol)
+        }
         // A named service leads to a service or nowhere.
         Destination::Workload { .. } => return Err(Silence::NoEndpoint),
         Destination::Refused(refusal) => return Err(Silence::Refused(refusal.clone())),

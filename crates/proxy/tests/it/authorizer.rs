@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bartizan_mesh::{
-    Action, BodyInCheck, Condition, Endpoint, Endpoints, HttpProvider, Matcher, MtlsMode, Policy, PolicyKind,
-    Provider, ProviderProtocol, Resource, Rule, Service, ServicePort,
+    Action, Backend, BodyInCheck, Condition, Endpoint, Endpoints, HeaderEdit, HeaderMatch, HttpProvider,
+    Matcher, MtlsMode, PathSelector, Policy, PolicyKind, Provider, ProviderProtocol, Resource, Route,
+    RouteFilter, RouteMatch, RouteRule, Rule, Service, ServicePort, Transaction,
 };
 use bartizan_proto::ext_authz::check_response::HttpResponse;
 use bartizan_proto::ext_authz::{
@@ -18,7 +19,7 @@ use bartizan_proto::ext_authz::{
     OkHttpResponse, QueryParameter, Status,
 };
 use bartizan_proxy::{Running, StaticConfig, StaticListener, StaticRole};
-use bartizan_types::{Hostname, Protocol, SpiffeId, StringMatch};
+use bartizan_types::{HostPattern, Hostname, Name, Protocol, SpiffeId, StringMatch, Version};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 
@@ -1005,6 +1006,161 @@ async fn a_refused_grpc_call_ends_with_a_status() {
     assert_eq!(headers.get_all("content-type").iter().count(), 1);
     assert_eq!(headers["content-type"], "application/grpc");
     assert_eq!(headers["x-why"], "policy");
+}
+
+#[tokio::test]
+async fn a_body_over_http2_is_shown_and_carried_whole_with_its_trailers() {
+    let authorizer = Authorizer::over_grpc(said(0, None));
+    let plan = Plan {
+        protocol: Protocol::Http2,
+        ..Plan::new(crate::http2::app().await)
+    };
+    let provider = Provider {
+        body: Some(BodyInCheck {
+            max_bytes: 7,
+            allow_partial: true,
+            pack_as_bytes: false,
+        }),
+        ..provider(ProviderProtocol::Grpc)
+    };
+    let scene = scene_of(&plan, provider, authorizer.address, None);
+    let stream = tokio::net::TcpStream::connect(scene.outbound).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut send = send.ready().await.unwrap();
+    let call = http::Request::post("http://cart/v1").body(()).unwrap();
+    let (response, mut body) = send.send_request(call, false).unwrap();
+    for part in ["hello", " ", "there"] {
+        body.send_data(Bytes::from_static(part.as_bytes()), false)
+            .unwrap();
+    }
+    body.send_data(Bytes::new(), true).unwrap();
+    let response = tokio::time::timeout(PATIENCE, response).await.unwrap().unwrap();
+    assert_eq!(response.status(), 200);
+    let mut body = response.into_body();
+    let mut text = Vec::new();
+    while let Some(data) = body.data().await {
+        text.extend_from_slice(&data.unwrap());
+    }
+    assert_eq!(text, b"hello there");
+    assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+    let asked = authorizer.grpc_asked().remove(0).attributes.unwrap();
+    let http = asked.request.unwrap().http.unwrap();
+    assert_eq!(
+        (&*http.body, http.size, &*http.protocol),
+        ("hello t", -1, "HTTP/2")
+    );
+}
+
+#[test]
+fn an_upgrade_is_asked_about_once_and_carries_bytes() {
+    let authorizer = Authorizer::over_http(http("200 OK", "x-user: ann\r\n", ""));
+    let app = echo_app();
+    let provider = Provider {
+        body: Some(BodyInCheck {
+            max_bytes: 7,
+            allow_partial: false,
+            pack_as_bytes: false,
+        }),
+        ..http_provider()
+    };
+    let scene = scene(&app, provider, &authorizer);
+    let mut client = Client::new(scene.outbound);
+    let answer =
+        client.ask("GET /v1 HTTP/1.1\r\nhost: cart\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    let mut buffer = [0; 4];
+    client.stream.write_all(b"ping").unwrap();
+    client.stream.read_exact(&mut buffer).unwrap();
+    assert_eq!(&buffer, b"ping");
+    let asked = authorizer.http_asked();
+    assert_eq!(asked.len(), 1);
+    assert!(!asked[0].to_ascii_lowercase().contains("upgrade"), "{}", asked[0]);
+}
+
+#[test]
+fn an_authorizer_does_not_ask_itself() {
+    let app = echo_app();
+    let plan = Plan::new(app.address);
+    let scene = Scene::new(&plan);
+    let mut upserts = asking(http_provider(), scene.inbound, Some(id("cart")));
+    for resource in &mut upserts {
+        if let Resource::Endpoints(endpoints) = resource {
+            endpoints.endpoints[0].workload = name("shop/cart-0");
+        }
+    }
+    let own = view(&plan, "cart-0", scene.inbound);
+    upserts.push(with_policies(own, &["shop/cart", "shop/ask"]));
+    scene.change_server(upserts);
+    let answer = Client::new(scene.outbound).ask(&get("/v1"));
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    let log = scene.server_log(1);
+    let error = log[0]["authorizer"]["error"].as_str().unwrap();
+    assert!(error.contains("itself"), "{error}");
+}
+
+#[test]
+fn a_gateway_chooses_the_route_anew_where_the_provider_says_so() {
+    let authorizer = Authorizer::over_http(http("200 OK", "x-user: ann\r\nx-policy: seen\r\n", ""));
+    let route = |headers: Vec<HeaderMatch>, set: &str, cart: u16| RouteRule {
+        name: None,
+        matches: vec![RouteMatch {
+            path: PathSelector::Prefix("/".to_owned()),
+            method: None,
+            headers,
+            query: Vec::new(),
+        }],
+        filters: vec![RouteFilter::RequestHeaders(HeaderEdit {
+            set: vec![("x-route".to_owned(), set.to_owned())],
+            add: Vec::new(),
+            remove: Vec::new(),
+        })],
+        backends: vec![Backend {
+            service: Some((name("shop/cart"), port(cart))),
+            weight: 1,
+            filters: Vec::new(),
+        }],
+        request_timeout_ms: None,
+        backend_timeout_ms: None,
+    };
+    for (clear_route_cache, expected) in [(false, "everybody"), (true, "ann")] {
+        let way = crate::gateway::way(&["GET"]);
+        let provider = Provider {
+            clear_route_cache,
+            ..http_provider()
+        };
+        let mut upserts = asking(provider, authorizer.address, None);
+        let cart = way.scene.outbound.port();
+        let is_ann = HeaderMatch {
+            name: "x-user".to_owned(),
+            value: "ann".to_owned(),
+            regex: false,
+        };
+        upserts.push(with_policies(
+            crate::gateway::gateway_view(),
+            &["edge/gate", "shop/ask"],
+        ));
+        upserts.push(Resource::Route(Route {
+            name: name("edge/way-in"),
+            parents: vec![(name("edge/gate"), Name::parse("web").unwrap())],
+            hostnames: vec![HostPattern::parse("shop.example").unwrap()],
+            rules: vec![
+                route(vec![is_ann], "ann", cart),
+                route(Vec::new(), "everybody", cart),
+            ],
+            is_for_people: false,
+        }));
+        way.gateway.apply(&Transaction {
+            version: Version(2),
+            upserts,
+            removals: Vec::new(),
+        });
+        let answer = Client::new(way.address).ask("GET /v1 HTTP/1.1\r\nhost: shop.example\r\n\r\n");
+        assert!(answer.contains(&format!("x-route: {expected}\r\n")), "{answer}");
+        assert!(answer.contains("x-user: ann\r\n"), "{answer}");
+        let head = answer.split_once("\r\n\r\n").unwrap().0;
+        assert_eq!(head.matches("x-policy: seen").count(), 1, "{answer}");
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ async fn goodbyes_of_the_application_lose_nothing() {
 }
 
 /// An HTTP/2 application: gives the body back, then trailers with `grpc-status: 0`; `/wait` keeps its response open.
-async fn app() -> SocketAddr {
+pub async fn app() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

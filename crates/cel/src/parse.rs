@@ -9,7 +9,7 @@ use crate::syntax::{Node, Syntax, Word};
 use crate::token::{Lexeme, Token, tokens};
 
 /// How many expressions may be inside each other.
-const MOST_DEPTH: usize = 48;
+const MOST_DEPTH: usize = 32;
 
 /// Words that CEL keeps for its hosts' languages.
 const RESERVED: [&str; 17] = [
@@ -110,14 +110,10 @@ impl Parser {
         node_of(start..end, whole(all))
     }
 
-    /// Comparisons (0), sums (1), products (2): each to the left.
-    fn binary(&mut self, power: u8) -> Result<Node, Problem> {
-        let mut left = if power > 2 {
-            return self.unary();
-        } else {
-            self.binary(power + 1)?
-        };
-        while let Some(operator) = self.operator(power) {
+    /// Comparisons (0), sums (1), products (2): each to the left, and only those that bind at least so much.
+    fn binary(&mut self, least: u8) -> Result<Node, Problem> {
+        let mut left = self.unary()?;
+        while let Some((power, operator)) = self.operator().filter(|(power, _)| *power >= least) {
             self.at += 1;
             let right = self.binary(power + 1)?;
             left = node_of(
@@ -132,8 +128,8 @@ impl Parser {
         Ok(left)
     }
 
-    fn operator(&self, power: u8) -> Option<Operator> {
-        let operator = match self.peek() {
+    fn operator(&self) -> Option<(u8, Operator)> {
+        Some(match self.peek() {
             Lexeme::Name(name) if name == "in" => (0, Operator::In),
             Lexeme::Sign("==") => (0, Operator::Equal),
             Lexeme::Sign("!=") => (0, Operator::NotEqual),
@@ -147,8 +143,7 @@ impl Parser {
             Lexeme::Sign("/") => (2, Operator::Divide),
             Lexeme::Sign("%") => (2, Operator::Remainder),
             _ => return None,
-        };
-        (operator.0 == power).then_some(operator.1)
+        })
     }
 
     /// `!` or `-`, any number of times, before a member.

@@ -46,14 +46,25 @@ const DOCUMENTS: &str = include_str!("../../../../docs/documents.md");
 
 #[test]
 fn examples_of_the_reference_are_read_without_a_finding() {
-    let blocks: Vec<&str> = DOCUMENTS
+    are_read("docs/documents.md", DOCUMENTS, 4);
+}
+
+#[test]
+fn examples_of_users_and_tokens_are_read_without_a_finding() {
+    let page = include_str!("../../../../docs/users.md");
+    are_read("docs/users.md", page, 2);
+}
+
+/// Each example of a page is one document, and there are at least so many.
+fn are_read(name: &str, page: &str, least: usize) {
+    let blocks: Vec<&str> = page
         .split("```yaml\n")
         .skip(1)
         .filter_map(|rest| rest.split("```").next())
         .collect();
-    assert!(blocks.len() >= 4, "{}", blocks.len());
+    assert!(blocks.len() >= least, "{}", blocks.len());
     for block in blocks {
-        let reading = read(&SourceFile::new("docs/documents.md", block));
+        let reading = read(&SourceFile::new(name, block));
         assert!(
             reading.findings.is_empty(),
             "{}",

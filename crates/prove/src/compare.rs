@@ -212,7 +212,6 @@ impl Found {
                 | Dimension::TlsVersion
                 | Dimension::Cipher
                 | Dimension::Group
-                | Dimension::SourceLabel(_)
                 | Dimension::Now
                 | Dimension::Opaque(_) => false,
             };

@@ -31,6 +31,8 @@ impl Sealed {
                 Dimension::Shape(path) => {
                     let law = self.shape_law(path)?;
                     laws = self.diagrams.and(laws, law)?;
+                    let law = self.outer_law(path, &dimensions)?;
+                    laws = self.diagrams.and(laws, law)?;
                     (has_user, self.is(dimension, Shape::Absent.number())?)
                 }
                 Dimension::Sni | Dimension::TlsVersion | Dimension::Cipher | Dimension::Group => {
@@ -49,12 +51,17 @@ impl Sealed {
                 | Dimension::Path
                 | Dimension::User
                 | Dimension::Tls
-                | Dimension::SourceLabel(_)
                 | Dimension::Now
                 | Dimension::Opaque(_) => continue,
             };
             let law = self.diagrams.or(owner, nothing)?;
             laws = self.diagrams.and(laws, law)?;
+            if matches!(dimension, Dimension::Query(_)) {
+                let without_path = self.without_path()?;
+                let with_path = self.diagrams.minus(FULL, without_path)?;
+                let law = self.diagrams.or(with_path, nothing)?;
+                laws = self.diagrams.and(laws, law)?;
+            }
             // What a handshake agreed on is there when there was one.
             if matches!(
                 dimension,
@@ -84,6 +91,26 @@ impl Sealed {
         Ok(none)
     }
 
+    /// What is within another claim is there only where that one is neither absent, a text nor a list.
+    fn outer_law(&mut self, inner: &[Arc<str>], dimensions: &[Dimension]) -> Result<Set, TooLarge> {
+        let is_absent = self.is(&Dimension::Shape(inner.to_vec()), Shape::Absent.number())?;
+        let mut law = FULL;
+        for dimension in dimensions {
+            let around = match dimension {
+                Dimension::Shape(path) if path.len() < inner.len() && inner.starts_with(path) => {
+                    self.is(dimension, Shape::Other.number())?
+                }
+                Dimension::Claim(path) if path.len() < inner.len() && inner.starts_with(path) => {
+                    self.no_element(dimension)?
+                }
+                _ => continue,
+            };
+            let either = self.diagrams.or(is_absent, around)?;
+            law = self.diagrams.and(law, either)?;
+        }
+        Ok(law)
+    }
+
     /// A text has one text, a list any, everything else none.
     fn shape_law(&mut self, path: &[Arc<str>]) -> Result<Set, TooLarge> {
         let shape = Dimension::Shape(path.to_vec());
@@ -93,7 +120,7 @@ impl Sealed {
         let one = self.one_element(&claim)?;
         let none = self.no_element(&claim)?;
         // `scope` and `permission` are lists of words.
-        let is_text = if matches!(path, [only] if matches!(&**only, "scope" | "permission" | "aud")) {
+        let is_text = if matches!(path, [only] if matches!(&**only, "scope" | "permission")) {
             crate::diagram::EMPTY
         } else {
             is_text

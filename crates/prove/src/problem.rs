@@ -54,8 +54,6 @@ pub(crate) enum Dimension {
     TlsVersion,
     Cipher,
     Group,
-    /// Labels of the caller's workload, and what else is known of it only by its address.
-    SourceLabel(Arc<str>),
     /// When it is decided.
     Now,
     /// A part of an expression that is not looked into: true, false, or an error.
@@ -289,7 +287,6 @@ impl Dimension {
             Self::TlsVersion => "the TLS version".to_owned(),
             Self::Cipher => "the TLS cipher".to_owned(),
             Self::Group => "the TLS group".to_owned(),
-            Self::SourceLabel(name) => format!("the caller's label `{name}`"),
             Self::Now => "the time".to_owned(),
             Self::Opaque(text) => format!("`{text}`"),
         }
@@ -428,6 +425,24 @@ impl Sealed {
             }
         }
         Some((level.first, bits))
+    }
+
+    /// The requests without a path: `CONNECT`. Their class has no other text.
+    pub(crate) fn without_path(&mut self) -> Result<Set, TooLarge> {
+        let at = self.numbers.get(&Dimension::Path);
+        let Some(level) = at.and_then(|at| self.levels.get(at)) else {
+            return Ok(EMPTY);
+        };
+        let Divided::Text(classes) = &level.classes else {
+            return Ok(EMPTY);
+        };
+        let mut bits = Bits::none();
+        for (class, example) in classes.examples.iter().enumerate() {
+            if example.as_deref() == Some("") {
+                bits.insert(class);
+            }
+        }
+        Ok(self.diagrams.where_in(level.first, &bits)?)
     }
 
     /// Exactly one text is in this claim.
@@ -588,7 +603,6 @@ impl Sealed {
                     | Dimension::TlsVersion
                     | Dimension::Cipher
                     | Dimension::Group
-                    | Dimension::SourceLabel(_)
                     | Dimension::Now
                     | Dimension::Opaque(_) => None,
                 }

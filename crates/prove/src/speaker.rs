@@ -210,6 +210,11 @@ impl<'p> Speaker<'p> {
         )
     }
 
+    /// As [`Speaker::host`], with regard to case; hosts are in lower case here.
+    pub(crate) fn host_as_it_is(&mut self, atom: TextAtom) -> Formula {
+        self.text(Dimension::Host, atom, Texts::Host, true)
+    }
+
     pub(crate) fn header(&mut self, name: &str, atom: TextAtom) -> Formula {
         self.text(Dimension::Header(name.into()), atom, Texts::Header, true)
     }
@@ -306,10 +311,6 @@ impl<'p> Speaker<'p> {
             preferred,
             optional: true,
         })
-    }
-
-    pub(crate) fn source_label(&mut self, name: &str, atom: TextAtom) -> Formula {
-        self.text(Dimension::SourceLabel(name.into()), atom, Texts::Any, true)
     }
 
     pub(crate) fn clock(&mut self, atom: ClockAtom) -> Formula {

@@ -36,14 +36,6 @@ impl Verdict {
             Self::Ask(_) => None,
         }
     }
-
-    /// The ALLOW rule that a permit stands on.
-    pub(crate) fn allowed_by<'e>(&self, engine: &'e Engine) -> Option<&'e RuleId> {
-        match self {
-            Self::Permit(permit) => engine.allowed_by(permit),
-            Self::Ask(_) => None,
-        }
-    }
 }
 
 /// The proof that one request or connection was allowed. Only this module makes it, it cannot be copied, and whoever sends

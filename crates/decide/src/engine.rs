@@ -20,6 +20,7 @@ pub struct Engine {
     locals: Vec<Arc<Local>>,
     by_name: HashMap<NamespacedName, usize, FieldHashing>,
     ways_in: Arc<WaysIn>,
+    problems: Vec<String>,
 }
 
 /// A local workload with its policies.
@@ -58,7 +59,7 @@ impl Engine {
 
     /// What could not be compiled; the routes and policies concerned match nothing or deny.
     pub fn problems(&self) -> &[String] {
-        self.ways_in.problems()
+        &self.problems
     }
 
     /// The ALLOW rule that a permit stands on; `None` where no policy was needed, and for a permit of another engine.
@@ -91,7 +92,7 @@ impl Engine {
             (Some(mine), Some(theirs)) => {
                 Arc::ptr_eq(mine, theirs)
                     // What an expression reads is not in the policy: labels of others, the time.
-                    && mine.set.expressions().next().is_none()
+                    && !mine.set.has_expressions()
                     && self.profile == other.profile
                     && self.path_rule == other.path_rule
                     && self.snapshot.same_ways_in(&other.snapshot)
@@ -152,7 +153,13 @@ impl Engine {
                 || Arc::new(WaysIn::build(&snapshot, path_rule)),
                 |before| Arc::clone(&before.ways_in),
             );
+        let problems = locals
+            .iter()
+            .flat_map(|local| local.set.problems())
+            .chain(ways_in.problems().iter().cloned())
+            .collect();
         Self {
+            problems,
             snapshot,
             profile,
             path_rule,

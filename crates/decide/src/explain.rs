@@ -3,24 +3,35 @@
 //! Rules are matched by the same code as live decisions, with a recorder that listens; the verdict itself is that of
 //! [`authorize_http`] and [`authorize_tcp`].
 
+mod change;
+mod fields;
+
 use std::fmt;
 
-use bartizan_mesh::{Action, Condition, Matcher, MtlsMode, Policy, Rule, View};
-use bartizan_types::{Peer, RuleId};
+use bartizan_mesh::{
+    AcrossNamespaces, Action, MtlsMode, Policy, ProviderProtocol, UserCredentials, WithoutPolicy,
+};
+use bartizan_types::RuleId;
 use serde::Serialize;
 
-use crate::authorize::{Denied, Reason, Verdict, authorize_http, authorize_tcp, http_subject, tcp_subject};
+use self::change::{Request, change};
+use self::fields::failed_field;
+use crate::authorize::{
+    Ask, AuthorizerSays, Denied, Verdict, authorize_after, authorize_http, authorize_tcp,
+    authorize_tcp_after, http_subject, tcp_subject,
+};
 use crate::engine::{Engine, Local};
 use crate::facts::{ConnectionFacts, Headers, HttpFacts};
+use crate::marks::Marks;
 use crate::matching::{Field, Half, Recorder, Subject, rule_matches};
 use crate::path::canonical_path;
-use crate::user::claim;
+use crate::user::User;
 
 /// Why a request or a connection is allowed or refused.
-#[derive(Clone, PartialEq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// Whether it passes.
+    /// Whether it passes, when every authorizer in `asks` says yes.
     pub allowed: bool,
     /// Why, in a sentence.
     pub reason: String,
@@ -28,20 +39,77 @@ pub struct Explanation {
     pub decided_by: Option<RuleId>,
     /// The path as policies see it.
     pub canonical_path: Option<String>,
-    /// Every policy that selects the workload, in the order of evaluation: DENY, then ALLOW.
+    /// Whose verified token it has.
+    pub user: Option<ExplainedUser>,
+    /// The authorizers that are asked first, in their order.
+    pub asks: Vec<ExplainedAsk>,
+    /// What the profile says about it beside the policies, in sentences.
+    pub profile: Vec<String>,
+    /// What is noted beside the decision.
+    pub marks: Marks,
+    /// Every policy that selects the workload, in the order of evaluation: CUSTOM, AUDIT, DENY, then ALLOW.
     pub policies: Vec<ExplainedPolicy>,
     /// The smallest change that would let it pass, as a document or a sentence in a YAML comment.
     pub change: Option<String>,
+}
+
+/// A user, as far as a token's facts explain a decision.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedUser {
+    /// Claim `iss`.
+    pub issuer: Option<String>,
+    /// Claim `sub`.
+    pub subject: Option<String>,
+    /// Claim `aud`.
+    pub audiences: Vec<String>,
+    /// The `kid` of the key that verified the token.
+    pub key_id: Option<String>,
+    /// Claim `exp`, in seconds since 1970.
+    pub expires_at: Option<i64>,
+    /// The rule that accepted the token, such as `RequestAuthentication shop/users jwtRules[0]`.
+    pub accepted_by: String,
+}
+
+impl ExplainedUser {
+    /// The facts of a user's token.
+    pub fn of(user: &User) -> Self {
+        let (document, index) = user.accepted_by();
+        Self {
+            issuer: user.issuer().map(str::to_owned),
+            subject: user.subject().map(str::to_owned),
+            audiences: user.audiences().to_vec(),
+            key_id: user.key_id().map(str::to_owned),
+            expires_at: user.expires_at(),
+            accepted_by: format!("RequestAuthentication {document} jwtRules[{index}]"),
+        }
+    }
+}
+
+/// An authorizer that is asked.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedAsk {
+    /// Its name.
+    pub provider: String,
+    /// The first rule that wants it.
+    pub rule: RuleId,
 }
 
 /// What a policy said.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ExplainedPolicy {
+    /// `AuthorizationPolicy` or `AccessRule`.
+    pub kind: &'static str,
     /// `namespace/name`.
     pub policy: String,
-    /// `ALLOW` or `DENY`.
+    /// `ALLOW`, `DENY`, `AUDIT` or `CUSTOM`.
     pub action: &'static str,
+    /// It only says what it would do.
+    pub dry_run: bool,
+    /// The authorizer of a CUSTOM policy.
+    pub provider: Option<String>,
     /// All of its rules.
     pub rules: Vec<ExplainedRule>,
 }
@@ -56,6 +124,22 @@ pub struct ExplainedRule {
     pub matched: bool,
     /// Where it did not: the first field that failed of each alternative, in the order that they were looked at.
     pub failed: Vec<FailedField>,
+    /// What its expression said, if it has one.
+    pub expression: Option<ExplainedExpression>,
+}
+
+/// What an expression said.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExplainedExpression {
+    /// As written.
+    pub text: String,
+    /// Its value; `None` where it has none.
+    pub value: Option<bool>,
+    /// Why it has no value: such a rule does not allow, and it does deny.
+    pub error: Option<String>,
+    /// What it read: attribute, with its key, and value.
+    pub read: Vec<(String, String)>,
 }
 
 /// A field that did not match.
@@ -74,56 +158,173 @@ pub struct FailedField {
 
 /// Explains the decision about an HTTP request.
 pub fn explain_http<H: Headers + ?Sized>(engine: &Engine, facts: &HttpFacts<'_, H>) -> Explanation {
-    let result = authorize_http(engine, facts);
+    let (result, asks) = settled(authorize_http(engine, facts), |ask| {
+        authorize_after(engine, facts, ask, AuthorizerSays::Allowed)
+    });
     let path = canonical_path(facts.target, engine.path_rule()).ok();
-    let local = engine.local(facts.connection.local);
-    let policies = local
-        .zip(path.as_ref())
-        .map_or_else(Vec::new, |((_, local), path)| {
-            policies(local, &http_subject(engine, local, facts, path.as_str()))
-        });
-    let path = path.map(|path| path.as_str().to_owned());
-    let operation = path.as_deref().map(|path| (facts.method, path));
-    let change = change(engine, &facts.connection, operation, &result);
-    explanation(engine, &result, path, policies, change)
+    let mut explanation = explanation(engine, &result, asks);
+    if let Some((_, local)) = engine.local(facts.connection.local) {
+        if let Some(path) = &path {
+            let subject = http_subject(engine, local, facts, path.as_str());
+            explanation.policies = policies(local, &subject);
+            explanation.profile = profile(engine, local, &subject, facts.route_is_for_people);
+        }
+    }
+    let request = path.as_ref().map(|path| Request {
+        method: facts.method,
+        path: path.as_str(),
+        user: facts.user,
+    });
+    explanation.change = result
+        .err()
+        .and_then(|denied| change(engine, &facts.connection, request, &denied));
+    explanation.canonical_path = path.map(|path| path.as_str().to_owned());
+    explanation.user = facts.user.map(ExplainedUser::of);
+    explanation
 }
 
 /// Explains the decision about a connection of bytes.
 pub fn explain_tcp(engine: &Engine, facts: &ConnectionFacts<'_>) -> Explanation {
-    let result = authorize_tcp(engine, facts);
-    let policies = engine.local(facts.local).map_or_else(Vec::new, |(_, local)| {
-        policies(local, &tcp_subject(engine, local, facts))
+    let (result, asks) = settled(authorize_tcp(engine, facts), |ask| {
+        authorize_tcp_after(engine, facts, ask, AuthorizerSays::Allowed)
     });
-    let change = change(engine, facts, None, &result);
-    explanation(engine, &result, None, policies, change)
+    let mut explanation = explanation(engine, &result, asks);
+    if let Some((_, local)) = engine.local(facts.local) {
+        let subject = tcp_subject(engine, local, facts);
+        explanation.policies = policies(local, &subject);
+        explanation.profile = profile(engine, local, &subject, false);
+        explanation.profile.extend(unasked(engine, local, &subject));
+    }
+    explanation.change = result
+        .err()
+        .and_then(|denied| change(engine, facts, None, &denied));
+    explanation
 }
 
-fn explanation(
-    engine: &Engine,
-    result: &Result<Verdict, Denied>,
-    canonical_path: Option<String>,
-    policies: Vec<ExplainedPolicy>,
-    change: Option<String>,
-) -> Explanation {
-    let (reason, decided_by) = match result {
-        Ok(verdict) => match verdict.allowed_by(engine) {
-            Some(rule) => (format!("allowed by {rule}"), Some(rule.clone())),
-            None => (
-                "no policy selects this workload for ALLOW, and the profile allows what nothing denies"
-                    .to_owned(),
-                None,
-            ),
-        },
-        Err(denied) => (denied.reason.to_string(), denied.rule().cloned()),
+/// What comes out when every authorizer says yes, and who they are.
+fn settled(
+    first: Result<Verdict, Denied>,
+    go_on: impl Fn(Ask) -> Result<Verdict, Denied>,
+) -> (Result<Verdict, Denied>, Vec<ExplainedAsk>) {
+    let mut asks = Vec::new();
+    let mut verdict = first;
+    while let Ok(Verdict::Ask(ask)) = verdict {
+        asks.push(ExplainedAsk {
+            provider: ask.provider.name.to_string(),
+            rule: ask.rule.clone(),
+        });
+        verdict = go_on(ask);
+    }
+    (verdict, asks)
+}
+
+fn explanation(engine: &Engine, result: &Result<Verdict, Denied>, asks: Vec<ExplainedAsk>) -> Explanation {
+    let (reason, decided_by, marks) = match result {
+        Ok(Verdict::Permit(permit)) => {
+            let rule = engine.allowed_by(permit);
+            let reason = match (rule, engine.profile().without_policy) {
+                (Some(rule), _) => format!("allowed by {rule}"),
+                (None, WithoutPolicy::OwnNamespace) => {
+                    "no policy selects this workload for ALLOW, and the profile lets in its own namespace"
+                        .to_owned()
+                }
+                (None, WithoutPolicy::Allow | WithoutPolicy::Deny) => {
+                    "no policy selects this workload for ALLOW, and the profile allows what nothing denies"
+                        .to_owned()
+                }
+            };
+            (reason, rule.cloned(), permit.marks().clone())
+        }
+        Ok(Verdict::Ask(ask)) => (
+            format!("authorizer `{}` is asked first", ask.provider.name),
+            None,
+            Marks::default(),
+        ),
+        Err(denied) => (
+            denied.reason.to_string(),
+            denied.rule().cloned(),
+            denied.marks().clone(),
+        ),
     };
     Explanation {
-        allowed: result.is_ok(),
+        allowed: matches!(result, Ok(Verdict::Permit(_))),
         reason,
         decided_by,
-        canonical_path,
-        policies,
-        change,
+        asks,
+        marks,
+        ..Explanation::default()
     }
+}
+
+/// What the profile wants of this request beside the policies.
+fn profile<H: Headers + ?Sized>(
+    engine: &Engine,
+    local: &Local,
+    subject: &Subject<'_, H>,
+    route_is_for_people: bool,
+) -> Vec<String> {
+    let profile = engine.profile();
+    let mut says = Vec::new();
+    let has_allow = local
+        .set
+        .policies()
+        .any(|(_, policy)| policy.action == Action::Allow && !policy.dry_run);
+    match profile.without_policy {
+        _ if has_allow => {}
+        WithoutPolicy::Allow => says.push("no ALLOW policy selects the workload: what nothing denies passes"),
+        WithoutPolicy::Deny => says.push("no ALLOW policy selects the workload: nothing passes"),
+        WithoutPolicy::OwnNamespace => {
+            says.push("no ALLOW policy selects the workload: callers of its own namespace pass");
+        }
+    }
+    match profile.across_namespaces {
+        AcrossNamespaces::Named if subject.must_be_named => says.push(
+            "the caller is of another namespace: only a rule counts that names its principal, service account or namespace in full",
+        ),
+        AcrossNamespaces::Named | AcrossNamespaces::AsWritten => {}
+    }
+    let wants_user = match profile.user_credentials {
+        UserCredentials::Optional => None,
+        UserCredentials::WhereMarked | UserCredentials::Everywhere if local.view.is_for_people => {
+            Some("the workload is marked for people: a user's verified token is wanted")
+        }
+        UserCredentials::WhereMarked | UserCredentials::Everywhere if route_is_for_people => {
+            Some("the route is marked for people: a user's verified token is wanted")
+        }
+        UserCredentials::Everywhere if subject.http.is_some() => {
+            Some("a user's verified token is wanted on every request")
+        }
+        UserCredentials::WhereMarked | UserCredentials::Everywhere => None,
+    };
+    says.extend(wants_user);
+    if local.view.mtls == MtlsMode::Strict && subject.identity.is_none() {
+        says.push("mutual TLS is STRICT: a caller proves an identity");
+    }
+    says.into_iter()
+        .map(|text| format!("profile {}: {text}", profile.name))
+        .collect()
+}
+
+/// Authorizers that are not asked about a connection of bytes, because they speak of requests.
+fn unasked<H: Headers + ?Sized>(engine: &Engine, local: &Local, subject: &Subject<'_, H>) -> Vec<String> {
+    let mut says = Vec::new();
+    let mut after = None;
+    while let Some((place, _)) = local.set.asks(subject, after) {
+        after = Some(place);
+        let provider = local
+            .set
+            .provider(place)
+            .and_then(|name| engine.snapshot().provider(name));
+        if let Some(provider) = provider
+            && matches!(provider.protocol, ProviderProtocol::Http(_))
+        {
+            says.push(format!(
+                "authorizer `{}` speaks HTTP and is not asked about a connection of bytes",
+                provider.name
+            ));
+        }
+    }
+    says
 }
 
 fn policies<H: Headers + ?Sized>(local: &Local, subject: &Subject<'_, H>) -> Vec<ExplainedPolicy> {
@@ -150,6 +351,17 @@ fn explained<H: Headers + ?Sized>(
         let number = first.saturating_add(u32::try_from(at).unwrap_or(u32::MAX));
         let expression = local.set.expression(number);
         let matched = rule_matches(rule, expression, policy.action, subject, &mut listening);
+        let expression = expression
+            .zip(rule.expression.as_ref())
+            .map(|(expression, text)| {
+                let read = expression.explain(subject);
+                ExplainedExpression {
+                    text: text.to_string(),
+                    value: read.value.as_ref().ok().copied(),
+                    error: read.value.err(),
+                    read: read.values,
+                }
+            });
         ExplainedRule {
             rule: at,
             matched,
@@ -159,12 +371,16 @@ fn explained<H: Headers + ?Sized>(
                 listening
                     .failed
                     .into_iter()
-                    .map(|(field, half)| failed_field(at, rule, subject, field, half))
+                    .map(|failed| failed_field(at, rule, subject, failed, expression.as_ref()))
                     .collect()
             },
+            expression,
         }
     });
     ExplainedPolicy {
+        kind: policy.kind.as_str(),
+        dry_run: policy.dry_run,
+        provider: policy.provider.as_ref().map(ToString::to_string),
         policy: policy.name.to_string(),
         action: match policy.action {
             Action::Allow => "ALLOW",
@@ -186,327 +402,6 @@ impl Recorder for Listening {
     }
 }
 
-fn failed_field<H: Headers + ?Sized>(
-    at: usize,
-    rule: &Rule,
-    subject: &Subject<'_, H>,
-    field: Field,
-    half: Half,
-) -> FailedField {
-    let (path, wanted, found) = match field {
-        Field::Source(from, name) => {
-            let source = rule.from.get(from);
-            let wanted = source.map_or_else(Vec::new, |source| match name {
-                "principals" => texts(&source.principals, half),
-                "namespaces" => texts(&source.namespaces, half),
-                "serviceAccounts" => texts(&source.service_accounts, half),
-                "trustDomains" => texts(&source.trust_domains, half),
-                "remoteIpBlocks" => texts(&source.remote_ip_blocks, half),
-                "requestPrincipals" => texts(&source.request_principals, half),
-                _ => texts(&source.ip_blocks, half),
-            });
-            let found = match name {
-                "ipBlocks" => Some(subject.connection.source.to_string()),
-                "remoteIpBlocks" => Some(subject.connection.remote.to_string()),
-                "requestPrincipals" => request_principal(subject),
-                _ => identity(subject.connection.peer),
-            };
-            (
-                format!("from[{from}].source.{}", negated(name, half)),
-                wanted,
-                found,
-            )
-        }
-        Field::Operation(to, name) => {
-            let operation = rule.to.get(to);
-            let wanted = operation.map_or_else(Vec::new, |operation| match name {
-                "hosts" => texts(&operation.hosts, half),
-                "methods" => texts(&operation.methods, half),
-                "ports" => texts(&operation.ports, half),
-                _ => strings(half_of(&operation.paths, half).iter().map(|path| match path {
-                    bartizan_mesh::PathMatch::Text(text) => text.to_string(),
-                    bartizan_mesh::PathMatch::Template(pattern) => pattern.to_string(),
-                })),
-            });
-            let http = subject.http.as_ref();
-            let found = match name {
-                "hosts" => http.and_then(|http| http.authority.as_deref().map(str::to_owned)),
-                "methods" => http.map(|http| http.method.to_owned()),
-                "ports" => Some(subject.connection.destination.port().to_string()),
-                _ => http.map(|http| http.path.to_owned()),
-            };
-            (
-                format!("to[{to}].operation.{}", negated(name, half)),
-                wanted,
-                found,
-            )
-        }
-        Field::When(when) => {
-            let (wanted, found) = rule.when.get(when).map_or_else(
-                || (Vec::new(), None),
-                |condition| condition_texts(condition, subject, half),
-            );
-            let list = match half {
-                Half::Wanted | Half::OnlyHttp => "values",
-                Half::Excluded => "notValues",
-            };
-            (format!("when[{when}].{list}"), wanted, found)
-        }
-        Field::Expression => (
-            "when".to_owned(),
-            rule.expression.iter().map(ToString::to_string).collect(),
-            None,
-        ),
-        Field::Unnamed => (String::new(), Vec::new(), identity(subject.connection.peer)),
-    };
-    FailedField {
-        field: match path.as_str() {
-            "" => format!("rules[{at}]"),
-            path => format!("rules[{at}].{path}"),
-        },
-        why: match (half, &found) {
-            _ if field == Field::Unnamed => {
-                "the caller is of another namespace, and the profile wants the rule to name it in full"
-            }
-            _ if field == Field::Expression => "the expression is not true",
-            (Half::OnlyHttp, _) => "exists only in HTTP: on TCP a rule that allows by it never matches",
-            (Half::Excluded, _) => "an excluded value matches",
-            (Half::Wanted, None) => "there is no value",
-            (Half::Wanted, Some(_)) => "no wanted value matches",
-        },
-        wanted,
-        found,
-    }
-}
-
-fn condition_texts<H: Headers + ?Sized>(
-    condition: &Condition,
-    subject: &Subject<'_, H>,
-    half: Half,
-) -> (Vec<String>, Option<String>) {
-    let connection = subject.connection;
-    let peer = || identity(connection.peer);
-    match condition {
-        Condition::Header(name, values) => {
-            let found = subject
-                .http
-                .as_ref()
-                .and_then(|http| crate::matching::joined(http.headers, name));
-            (
-                texts(values, half),
-                found.map(|value| String::from_utf8_lossy(&value).into_owned()),
-            )
-        }
-        Condition::SourceIp(blocks) => (texts(blocks, half), Some(connection.source.to_string())),
-        Condition::SourceNamespace(values) => (texts(values, half), peer()),
-        Condition::SourcePrincipal(values) | Condition::SourceTrustDomain(values) => {
-            (texts(values, half), peer())
-        }
-        Condition::SourceServiceAccount(values) => (texts(values, half), peer()),
-        Condition::DestinationIp(blocks) => {
-            (texts(blocks, half), Some(connection.destination.ip().to_string()))
-        }
-        Condition::DestinationPort(ports) => (
-            texts(ports, half),
-            Some(connection.destination.port().to_string()),
-        ),
-        Condition::Sni(names) => (texts(names, half), connection.sni.map(str::to_owned)),
-        Condition::RemoteIp(blocks) => (texts(blocks, half), Some(connection.remote.to_string())),
-        Condition::RequestPrincipal(values) => (texts(values, half), request_principal(subject)),
-        Condition::RequestAudiences(values) => (
-            texts(values, half),
-            subject.user().map(|user| user.audiences().join(", ")),
-        ),
-        Condition::RequestPresenter(values) => (
-            texts(values, half),
-            subject
-                .user()
-                .and_then(|user| user.presenter().map(str::to_owned)),
-        ),
-        Condition::RequestClaim(path, values) => (
-            texts(values, half),
-            subject
-                .user()
-                .and_then(|user| claim(user.claims(), path))
-                .map(ToString::to_string),
-        ),
-    }
-}
-
-fn half_of<T>(matcher: &Matcher<T>, half: Half) -> &[T] {
-    match half {
-        Half::OnlyHttp if matcher.any.is_empty() => &matcher.none,
-        Half::Excluded => &matcher.none,
-        Half::Wanted | Half::OnlyHttp => &matcher.any,
-    }
-}
-
-fn texts<T: fmt::Display>(matcher: &Matcher<T>, half: Half) -> Vec<String> {
-    strings(half_of(matcher, half).iter().map(T::to_string))
-}
-
-/// Long lists are cut: the field's name says where to read on.
-fn strings(mut values: impl Iterator<Item = String>) -> Vec<String> {
-    let mut some: Vec<String> = values.by_ref().take(16).collect();
-    let more = values.count();
-    if more > 0 {
-        some.push(format!("and {more} more"));
-    }
-    some
-}
-
-fn request_principal<H: ?Sized>(subject: &Subject<'_, H>) -> Option<String> {
-    subject.user()?.principal().map(str::to_owned)
-}
-
-fn identity(peer: &Peer) -> Option<String> {
-    Some(peer.identity()?.principal().to_owned())
-}
-
-/// `notPrincipals` of `principals`, where the excluded half failed.
-fn negated(name: &str, half: Half) -> String {
-    match half {
-        Half::Wanted | Half::OnlyHttp => name.to_owned(),
-        Half::Excluded => {
-            let (first, rest) = name.split_at(1);
-            format!("not{}{rest}", first.to_ascii_uppercase())
-        }
-    }
-}
-
-/// The smallest change that would let a refused request pass.
-fn change(
-    engine: &Engine,
-    facts: &ConnectionFacts<'_>,
-    operation: Option<(&str, &str)>,
-    result: &Result<Verdict, Denied>,
-) -> Option<String> {
-    let denied = result.as_ref().err()?;
-    match &denied.reason {
-        Reason::PolicyDenied(rule) => Some(format!(
-            "# narrow or remove rules[{}] of AuthorizationPolicy `{}/{}`\n",
-            rule.rule, rule.namespace, rule.policy
-        )),
-        Reason::NoAllowMatched | Reason::NoAllowPolicy => {
-            let (_, local) = engine.local(facts.local)?;
-            Some(allow_policy(&local.view, facts, operation))
-        }
-        Reason::PlaintextRefused => Some(plaintext_change(engine, facts)),
-        Reason::AmbiguousPath(_) => Some(
-            "# send the path in its plain form: no encoded slashes, dot segments, `//`, `;` or double escapes\n"
-                .to_owned(),
-        ),
-        Reason::NotNamed(_) | Reason::OtherNamespace => {
-            let (_, local) = engine.local(facts.local)?;
-            Some(allow_policy(&local.view, facts, operation))
-        }
-        Reason::NoUser | Reason::NeedsUser(_) | Reason::TokenRefused(_) => Some(
-            "# send a token of an issuer that a RequestAuthentication of this workload accepts\n".to_owned(),
-        ),
-        Reason::AuthorizerDenied { provider, .. }
-        | Reason::AuthorizerSilent { provider, .. }
-        | Reason::AuthorizerNotAsked { provider, .. } => {
-            Some(format!("# the authorizer {} decides this\n", quoted(provider)))
-        }
-        Reason::NoAuthorizer { provider, .. } => Some(format!(
-            "# declare {} in the mesh's extensionProviders, or name one that is there\n",
-            quoted(provider)
-        )),
-        Reason::NoView => None,
-    }
-}
-
-fn allow_policy(view: &View, facts: &ConnectionFacts<'_>, operation: Option<(&str, &str)>) -> String {
-    let source = match facts.peer {
-        Peer::Authenticated(id) => format!("principals: [{}]", quoted(id.principal())),
-        Peer::Plaintext => format!("ipBlocks: [{}]", quoted(&facts.source.to_string())),
-    };
-    let port = facts.destination.port();
-    let is_literal = |path: &str| !path.starts_with('*') && !path.ends_with('*') && !path.contains('{');
-    let operation = match operation {
-        // A path that a policy would read as a pattern must not become one by being copied.
-        Some((_, path)) if !path.is_empty() && !is_literal(path) => {
-            return format!("# no policy can allow exactly the path {}\n", quoted(path));
-        }
-        Some((method, path)) if !path.is_empty() => format!(
-            "ports: [\"{port}\"], methods: [{}], paths: [{}]",
-            quoted(method),
-            quoted(path)
-        ),
-        Some((method, _)) => format!("ports: [\"{port}\"], methods: [{}]", quoted(method)),
-        None => format!("ports: [\"{port}\"]"),
-    };
-    format!(
-        "apiVersion: security.istio.io/v1\n\
-         kind: AuthorizationPolicy\n\
-         metadata: {{ name: allow-{}, namespace: {} }}\n\
-         spec:\n{}  action: ALLOW\n  rules:\n  - from:\n    - source: {{ {source} }}\n    to:\n    - operation: {{ {operation} }}\n",
-        view.workload.name,
-        view.workload.namespace,
-        selector(view),
-    )
-}
-
-fn plaintext_change(engine: &Engine, facts: &ConnectionFacts<'_>) -> String {
-    let advice = "# call from a workload of the mesh, which proves an identity; or, while migrating, accept plaintext:\n";
-    let Some((_, local)) = engine.local(facts.local) else {
-        return advice.to_owned();
-    };
-    let view = &local.view;
-    let selector = selector(view);
-    let mode = match view.mtls {
-        // A mode for one port needs a selector.
-        MtlsMode::Permissive | MtlsMode::Disable if !selector.is_empty() => format!(
-            "  portLevelMtls:\n    {}: {{ mode: PERMISSIVE }}\n",
-            facts.destination.port()
-        ),
-        MtlsMode::Permissive | MtlsMode::Disable | MtlsMode::Strict => {
-            "  mtls: { mode: PERMISSIVE }\n".to_owned()
-        }
-    };
-    format!(
-        "{advice}apiVersion: security.istio.io/v1\n\
-         kind: PeerAuthentication\n\
-         metadata: {{ name: permissive-{}, namespace: {} }}\n\
-         spec:\n{selector}{mode}",
-        view.workload.name, view.workload.namespace,
-    )
-}
-
-/// By the label `app` where there is one, else by all labels.
-fn selector(view: &View) -> String {
-    let pairs: Vec<String> = match view.labels.get("app") {
-        Some(app) => vec![format!("app: {}", quoted(app))],
-        None => view
-            .labels
-            .iter()
-            .map(|(key, value)| format!("{}: {}", quoted(key), quoted(value)))
-            .collect(),
-    };
-    if pairs.is_empty() {
-        return String::new();
-    }
-    format!("  selector: {{ matchLabels: {{ {} }} }}\n", pairs.join(", "))
-}
-
-/// A double-quoted YAML scalar, for text that came from a request.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len() + 2);
-    quoted.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => quoted.push_str("\\\""),
-            '\\' => quoted.push_str("\\\\"),
-            character if character.is_control() => {
-                quoted.push_str(&format!("\\u{:04x}", u32::from(character)));
-            }
-            character => quoted.push(character),
-        }
-    }
-    quoted.push('"');
-    quoted
-}
-
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let word = if self.allowed { "allowed" } else { "denied" };
@@ -514,14 +409,40 @@ impl fmt::Display for Explanation {
         if let Some(path) = &self.canonical_path {
             writeln!(f, "path as policies see it: {path}")?;
         }
+        if let Some(user) = &self.user {
+            let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "none".to_owned());
+            writeln!(
+                f,
+                "user: issuer {}, subject {}, key {}, accepted by {}",
+                or_none(&user.issuer),
+                or_none(&user.subject),
+                or_none(&user.key_id),
+                user.accepted_by
+            )?;
+        }
+        for ask in &self.asks {
+            writeln!(f, "asked first: authorizer `{}` by {}", ask.provider, ask.rule)?;
+        }
+        for says in &self.profile {
+            writeln!(f, "{says}")?;
+        }
         for policy in &self.policies {
-            writeln!(f, "{} {}", policy.action, policy.policy)?;
+            let dry_run = if policy.dry_run { " (dry run)" } else { "" };
+            writeln!(f, "{} {}{dry_run}", policy.action, policy.policy)?;
             if policy.rules.is_empty() {
                 writeln!(f, "  no rules: never matches")?;
             }
             for rule in &policy.rules {
                 let word = if rule.matched { "matches" } else { "does not match" };
                 writeln!(f, "  rules[{}] {word}", rule.rule)?;
+                if let Some(expression) = rule.expression.as_ref().filter(|_| rule.matched) {
+                    let read = expression
+                        .read
+                        .iter()
+                        .map(|(name, value)| format!("{name} = {value}"));
+                    let read: Vec<String> = read.chain(expression.error.clone()).collect();
+                    writeln!(f, "    {}: {}", expression.text, read.join(", "))?;
+                }
                 for failed in &rule.failed {
                     let found = failed.found.as_deref().unwrap_or("nothing");
                     writeln!(

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bartizan_mesh::{
-    Operation, PathMatch, PolicyKind, RemoteAddress, Resource, Snapshot, Source, Transaction,
+    Matcher, Operation, PathMatch, PolicyKind, RemoteAddress, Resource, Rule, Snapshot, Source, Transaction,
+    View,
 };
-use bartizan_types::{Labels, NamespacedName, SpiffeId, StringMatch, Version};
+use bartizan_types::{Labels, NamespacedName, Peer, SpiffeId, StringMatch, Version};
 
 use super::*;
 use crate::facts::NoHeaders;

@@ -1,9 +1,11 @@
 //! What a decision leaves for the log beside its outcome: AUDIT policies that matched, and what dry-run policies would do.
 
 use bartizan_types::RuleId;
+use serde::Serialize;
 
 /// What is noted of a decision.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Marks {
     /// The first matching rule of each AUDIT policy, in the order of the policies.
     pub audited: Vec<RuleId>,
@@ -12,7 +14,8 @@ pub struct Marks {
 }
 
 /// What dry-run policies, taken by themselves, say.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ShadowResult {
     /// Whether they would let it pass.
     pub allowed: bool,

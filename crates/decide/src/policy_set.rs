@@ -25,7 +25,7 @@ pub(crate) struct PolicySet {
     expressions: HashMap<u32, Expression, FieldHashing>,
     /// The authorizers that CUSTOM policies name, in the order of the policies, each once.
     providers: Vec<Arc<str>>,
-    /// A DENY or ALLOW rule looks at headers, which an authorizer may change.
+    /// A DENY or ALLOW rule looks at headers or the query, which an authorizer may change.
     reads_headers: bool,
     enforced: Enforced,
     /// ALLOW rules that ask for a user's token, for finding those that would match with one.
@@ -78,7 +78,10 @@ impl PolicySet {
             for (index, rule) in policy.rules.iter().enumerate() {
                 if let Some(text) = &rule.expression {
                     let number = u32::try_from(rules.len()).unwrap_or(u32::MAX);
-                    expressions.insert(number, Expression::compile(text));
+                    let expression = Expression::compile(text);
+                    reads_headers |= !policy.dry_run
+                        && (expression.reads("request.headers") || expression.reads("request.query"));
+                    expressions.insert(number, expression);
                 }
                 rules.push((at, index));
                 ids.push(RuleId {
@@ -247,11 +250,19 @@ impl PolicySet {
         self.expressions.get(&number)
     }
 
-    /// All expressions, with the number of their rule.
-    pub(crate) fn expressions(&self) -> impl Iterator<Item = (u32, &Expression)> {
-        self.expressions
-            .iter()
-            .map(|(number, expression)| (*number, expression))
+    pub(crate) fn has_expressions(&self) -> bool {
+        !self.expressions.is_empty()
+    }
+
+    /// What could not be compiled.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = String> {
+        self.expressions.iter().filter_map(|(number, expression)| {
+            let (rule, problem) = (self.id(*number)?, expression.problem()?);
+            Some(format!(
+                "the expression of {} {rule} fails closed: {problem}",
+                rule.kind
+            ))
+        })
     }
 
     /// Whether what a request's headers say can change what DENY and ALLOW rules say.
@@ -356,12 +367,9 @@ fn asked_of(policy: &Policy) -> Option<&Arc<str>> {
 }
 
 fn rule_reads_headers(rule: &Rule) -> bool {
-    // What an expression reads is not taken apart for this.
-    rule.expression.is_some()
-        || rule
-            .when
-            .iter()
-            .any(|condition| matches!(condition, Condition::Header(..)))
+    rule.when
+        .iter()
+        .any(|condition| matches!(condition, Condition::Header(..)))
 }
 
 /// The policy with its path values in the form that request paths are compared in.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use bartizan_types::NamespacedName;
 use serde_json::{Map, Value};
 
 use crate::authenticate::TokenRule;
@@ -23,6 +24,8 @@ pub struct User {
     outputs: Vec<(Arc<str>, Arc<[u8]>)>,
     /// Its rule lets the token stay in the request.
     stays: bool,
+    /// The document and the index of the rule that accepted the token.
+    accepted_by: (NamespacedName, usize),
     token: Arc<str>,
 }
 
@@ -46,6 +49,7 @@ impl User {
             expires_at: claims.get("exp").and_then(seconds),
             outputs: outputs(rule, token, &claims),
             claims: split(claims, &rule.rule.space_delimited_claims),
+            accepted_by: (rule.policy.clone(), rule.index),
             stays: rule.rule.forward_original_token,
             token: token.into(),
         }
@@ -88,6 +92,11 @@ impl User {
     /// Claim `exp`, in seconds since 1970.
     pub fn expires_at(&self) -> Option<i64> {
         self.expires_at
+    }
+
+    /// The `RequestAuthentication` and the index of its rule that accepted the token.
+    pub fn accepted_by(&self) -> (&NamespacedName, usize) {
+        (&self.accepted_by.0, self.accepted_by.1)
     }
 
     /// All claims; those that are space-delimited are lists.

@@ -123,6 +123,22 @@ fn the_agent_decides_about_requests_and_connections() {
 }
 
 #[test]
+fn the_pages_documents_are_those_that_are_tested() {
+    let page = std::fs::read_to_string(repository().join("docs/authorizers.md")).unwrap();
+    let documents = documents("authorizer").documents.join("documents.yaml");
+    let tested = std::fs::read_to_string(documents).unwrap();
+    let blocks: Vec<&str> = page
+        .split("```yaml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert_eq!(blocks.len(), 3);
+    for block in blocks {
+        assert!(tested.contains(block), "{block}");
+    }
+}
+
+#[test]
 fn without_the_agent_nothing_passes_and_with_it_all_goes_on() {
     let Some((mesh, _folder)) = up() else { return };
     let get = || code(&ask(&mesh, &[&format!("{LEDGER}/a")])).to_owned();

@@ -70,7 +70,7 @@ pub(crate) async fn serve<D: Client>(connection: &Connection, down: &mut D, mut 
     let start = Instant::now();
     let seen = connection.worker.changes();
     let engine = connection.worker.engine();
-    headers::prepare(connection, &mut head);
+    headers::prepare(connection, &engine, &mut head);
     let is_grpc = headers::is_grpc(&head.headers);
     let mut outcome = Outcome::begin(connection, &engine, start, is_grpc);
     let judged = Judged {
@@ -302,8 +302,7 @@ fn remote(connection: &Connection, engine: &Engine, head: &RequestHead) -> IpAdd
         Door::Inbound { .. } => remote::at_sidecar(&head.headers, client),
         Door::Outbound => client,
         Door::Gateway { .. } => {
-            let view = engine.snapshot().view(&connection.worker.shared.workload);
-            let trusted = view.map_or(0, |view| view.remote.trusted_proxies);
+            let trusted = headers::trusted_proxies(connection, engine);
             remote::at_gateway(&head.headers, client, trusted)
         }
     }

@@ -1,6 +1,7 @@
 //! What a proxy does to the fields of a request and its response: what an application could use to speak for a proxy is
 //! taken out, what the mesh says of the caller is put in, the request id is made or kept.
 
+use bartizan_decide::Engine;
 use bartizan_mesh::HeaderEdit;
 use bartizan_wire::head::{Headers, RequestHead, ResponseHead};
 
@@ -33,7 +34,7 @@ impl bartizan_decide::Headers for Fields<'_> {
 }
 
 /// Makes a request's fields what they are for everything that follows: decision, log and upstream.
-pub(crate) fn prepare(connection: &Connection, head: &mut RequestHead) {
+pub(crate) fn prepare(connection: &Connection, engine: &Engine, head: &mut RequestHead) {
     let headers = &mut head.headers;
     match &connection.door {
         Door::Inbound { .. } => {
@@ -60,13 +61,25 @@ pub(crate) fn prepare(connection: &Connection, head: &mut RequestHead) {
                 FORWARDED_FOR,
                 connection.client.ip().to_string().as_bytes(),
             );
-            put(headers, FORWARDED_PROTO, b"http");
+            // A proxy that is trusted may have ended TLS (Envoy, `xff_num_trusted_hops`).
+            let is_said = trusted_proxies(connection, engine) > 0
+                && headers.get_all(FORWARDED_PROTO).count() == 1
+                && matches!(headers.get(FORWARDED_PROTO), Some(b"http" | b"https"));
+            if !is_said {
+                put(headers, FORWARDED_PROTO, b"http");
+            }
         }
     }
     if headers.get(REQUEST_ID).is_none_or(<[u8]>::is_empty) {
         let id = uuid(connection.worker.random(), connection.worker.random());
         put(headers, REQUEST_ID, &id);
     }
+}
+
+/// How many proxies in front of a gateway are trusted.
+pub(super) fn trusted_proxies(connection: &Connection, engine: &Engine) -> u32 {
+    let view = engine.snapshot().view(&connection.worker.shared.workload);
+    view.map_or(0, |view| view.remote.trusted_proxies)
 }
 
 /// Takes out of a response what is only meant between proxies.

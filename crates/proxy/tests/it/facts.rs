@@ -103,7 +103,18 @@ fn the_clients_address_is_what_trusted_proxies_say() {
     );
     assert!(log[1].get("remote_address").is_none(), "{}", log[1]);
     assert_eq!(log[2]["remote_address"], "198.51.100.1");
+    // It may also have ended TLS.
+    for (said, proto) in [("https", "https"), ("gopher", "http"), ("https, http", "http")] {
+        let answer = ask(&way, "", &format!("{forwarded}x-forwarded-proto: {said}\r\n"));
+        assert!(
+            answer.contains(&format!("x-forwarded-proto: {proto}\r\n")),
+            "{answer}"
+        );
+    }
     // Without a trusted proxy nobody is believed.
+    change(&way, 3, trusted(0), vec![Rule::default()]);
+    let answer = ask(&way, "", "x-forwarded-proto: https\r\n");
+    assert!(answer.contains("x-forwarded-proto: http\r\n"), "{answer}");
     change(&way, 3, trusted(0), from_blocks(remote_blocks("203.0.113.0/24")));
     assert!(ask(&way, "", forwarded).starts_with("HTTP/1.1 403 "));
     // At a workload's proxy the last entry counts: the gateway has written it.

@@ -26,7 +26,7 @@ fn provider(prefix: &str) -> HttpProvider {
     }
 }
 
-fn ends<'a>(identity: Option<&'a SpiffeId>) -> Ends<'a> {
+fn ends(identity: Option<&SpiffeId>) -> Ends<'_> {
     Ends {
         source: End {
             address: "192.0.2.1:4711".parse().unwrap(),
@@ -185,7 +185,7 @@ fn a_check_request_names_both_ends_and_the_request() {
 
 #[test]
 fn a_connection_has_no_request() {
-    let check = over_grpc("opa", &ends(None), None, None, Duration::from_secs(600));
+    let check = over_grpc("opa", &ends(None), None, None, Duration::from_mins(10));
     let attributes = decoded(&check);
     assert!(attributes.request.unwrap().http.is_none());
     assert!(attributes.tls_session.is_none());

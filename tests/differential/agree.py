@@ -8,9 +8,7 @@ import argparse
 import base64
 import contextlib
 import datetime
-import ipaddress
 import json
-import os
 import pathlib
 import random
 import shutil
@@ -252,7 +250,16 @@ def wire(request):
 
 # ---- what may differ, and why
 
-INTENDED = {}
+def repeats(request):
+    names = [name for name, _ in request["headers"]]
+    return any(names.count(name) > 1 for name, _ in policies.HEADERS)
+
+
+# Each of them refuses what Envoy lets through or refuses, never the other way round.
+INTENDED = {
+    "a header in several lines: every line has to match an ALLOW rule, and Envoy is content with one": lambda request, mine, envoys: repeats(request) and mine[0] == 403 and envoys[0] == 200,
+    "a path that is refused for its form is refused after the token, with the token's status": lambda request, mine, envoys: mine[0] in (401, 403) and envoys[0] == 400,
+}
 
 
 def outcome(answer):
@@ -260,6 +267,13 @@ def outcome(answer):
     if status == 200:
         return 200, json.loads(body)["target"].partition("?")[0]
     return status, None
+
+
+def shown(token):
+    try:
+        return [json.loads(base64.urlsafe_b64decode(part + "===")) for part in token.split(".")[:2]]
+    except ValueError:
+        return token[:40]
 
 
 def run_mode(arguments, folder, mode, issuer, seed):
@@ -298,6 +312,8 @@ def run_mode(arguments, folder, mode, issuer, seed):
             else:
                 different.append((request, mine, envoys, answers))
         for request, mine, envoys, answers in different[:arguments.show]:
+            if "token" in request:  # its claims say more than its bytes
+                request = {**request, "token": [request["token"][0], shown(request["token"][1])]}
             print(f"DIFFERENT {mode}: bartizan {mine}, Envoy {envoys}\n  request {json.dumps(request)}\n  policies {json.dumps(cases[request['case']])}\n  answers {answers[0][1][:200]!r} {answers[1][1][:200]!r}")
         print(f"{mode}, tokens {issuer is not None}, seed {seed}: {len(requests)} requests under {arguments.cases} random sets of policies, {counts}, different {len(different)}, intended {intended}", flush=True)
         return len(different), counts, intended
@@ -347,6 +363,10 @@ def main():
                 print(f"{mode}: too few of one outcome to show anything: {counts}")
                 failed += 1
         print("intended differences met:", json.dumps(met))
+        for reason in INTENDED:
+            if reason not in met and arguments.cases * arguments.requests >= 1500:
+                print("never met, so it should not be listed:", reason)
+                failed += 1
     finally:
         if arguments.keep:
             print("kept", folder)

@@ -478,7 +478,7 @@ fn verify_with_keys(
         Keys::Text { .. } => verify(rule, token),
         Keys::Missing { set } => Err(TokenRefused::new(
             RefusedKind::Other,
-            "Jwks remote fetch is failed",
+            "Jwks doesn't have any valid public key",
             format!(
                 "the keys `{set}` of RequestAuthentication `{}` jwtRules[{}] have not been fetched yet",
                 rule.policy, rule.index

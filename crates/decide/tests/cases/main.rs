@@ -1,11 +1,13 @@
 //! Runs the case tables of `cases/`: a folder a decision, a file a topic, each case with what it must give.
 
+mod authn;
 mod authz;
 mod mtls;
 mod path;
 mod route;
 
 datatest_stable::harness! {
+    { test = authn::run, root = "../../cases/authn", pattern = r"\.yaml$" },
     { test = authz::run, root = "../../cases/authz", pattern = r"\.yaml$" },
     { test = route::run, root = "../../cases/route", pattern = r"\.yaml$" },
     { test = path::run, root = "../../cases/path", pattern = r"\.yaml$" },

@@ -440,3 +440,20 @@ impl Drop for Turn {
         WAITING.set(WAITING.get().saturating_sub(1));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_questions_wait_and_no_more() {
+        let mut turns: Vec<Turn> = (0..MOST_WAITING).map_while(|_| Turn::begin()).collect();
+        assert_eq!(turns.len(), MOST_WAITING as usize);
+        assert!(Turn::begin().is_none());
+        turns.pop();
+        let again = Turn::begin();
+        assert!(again.is_some() && Turn::begin().is_none());
+        drop((again, turns));
+        assert_eq!(WAITING.get(), 0);
+    }
+}

@@ -57,6 +57,17 @@ pub struct TestRequest {
     pub remote_ip: Option<IpAddr>,
     /// `at`: when it is asked, in seconds since 1970.
     pub at: Option<i64>,
+    /// `token` or `tokenFile`: what a live test sends for `claims`.
+    pub token: Option<TestToken>,
+}
+
+/// The token of a live test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TestToken {
+    /// `token`: the token itself.
+    Text(String),
+    /// `tokenFile`: a file that holds it, from the document's folder.
+    File(String),
 }
 
 /// `expect`.
@@ -234,6 +245,7 @@ fn read_request(value: Value<'_>) -> Option<TestRequest> {
         let source_ip = address("sourceIp");
         let remote_ip = address("remoteIp");
         let at = fields.get("at").and_then(|value| value.parse(names::timestamp));
+        let token = read_token(&fields, claims.is_some());
         Some(TestRequest {
             method,
             path,
@@ -243,8 +255,33 @@ fn read_request(value: Value<'_>) -> Option<TestRequest> {
             source_ip,
             remote_ip,
             at,
+            token,
         })
     })
+}
+
+fn read_token(fields: &Fields<'_>, has_claims: bool) -> Option<TestToken> {
+    let text = fields
+        .get("token")
+        .and_then(|value| value.parse(names::header_value));
+    let file = fields
+        .get("tokenFile")
+        .and_then(crate::istio::matcher::read_present);
+    let given = fields.get("token").or_else(|| fields.get("tokenFile"))?;
+    if text.is_some() && file.is_some() {
+        given.error_help(
+            codes::CONFLICT,
+            "a request has one token",
+            "leave `token` or `tokenFile` out",
+        );
+    } else if !has_claims {
+        let help = "say in `claims` what the token says: that is what is judged without the mesh";
+        given.error_help(codes::CONFLICT, "a token stands beside its claims", help);
+    }
+    match (text, file) {
+        (Some(text), _) => Some(TestToken::Text(text)),
+        (None, file) => Some(TestToken::File(file?.to_owned())),
+    }
 }
 
 fn read_headers(value: Value<'_>) -> Vec<(String, String)> {

@@ -159,11 +159,10 @@ mod model {
                 && (principals(&source.principals)
                     || namespaces(&source.namespaces)
                     || accounts(&source.service_accounts))
-        }) || rule.when.iter().any(|condition| match condition {
-            Condition::SourcePrincipal(values) => principals(values),
-            Condition::SourceNamespace(values) => namespaces(values),
-            Condition::SourceServiceAccount(values) => accounts(values),
-            _ => false,
+        }) || rule.when.iter().any(|condition| {
+            matches!(condition, Condition::SourcePrincipal(values) if principals(values))
+                || matches!(condition, Condition::SourceNamespace(values) if namespaces(values))
+                || matches!(condition, Condition::SourceServiceAccount(values) if accounts(values))
         })
     }
 
@@ -207,7 +206,11 @@ mod model {
             serde_json::Value::Array(values) => values
                 .iter()
                 .any(|value| value.as_str().is_some_and(|text| whole(&regex, text))),
-            value => value.as_str().is_some_and(|text| whole(&regex, text)),
+            serde_json::Value::String(text) => whole(&regex, text),
+            serde_json::Value::Null
+            | serde_json::Value::Bool(_)
+            | serde_json::Value::Number(_)
+            | serde_json::Value::Object(_) => false,
         }
     }
 

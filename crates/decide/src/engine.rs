@@ -159,13 +159,13 @@ impl Engine {
             .chain(ways_in.problems().iter().cloned())
             .collect();
         Self {
-            problems,
             snapshot,
             profile,
             path_rule,
             locals,
             by_name,
             ways_in,
+            problems,
         }
     }
 }

@@ -163,12 +163,10 @@ pub fn explain_http<H: Headers + ?Sized>(engine: &Engine, facts: &HttpFacts<'_, 
     });
     let path = canonical_path(facts.target, engine.path_rule()).ok();
     let mut explanation = explanation(engine, &result, asks);
-    if let Some((_, local)) = engine.local(facts.connection.local) {
-        if let Some(path) = &path {
-            let subject = http_subject(engine, local, facts, path.as_str());
-            explanation.policies = policies(local, &subject);
-            explanation.profile = profile(engine, local, &subject, facts.route_is_for_people);
-        }
+    if let (Some((_, local)), Some(path)) = (engine.local(facts.connection.local), &path) {
+        let subject = http_subject(engine, local, facts, path.as_str());
+        explanation.policies = policies(local, &subject);
+        explanation.profile = profile(engine, local, &subject, facts.route_is_for_people);
     }
     let request = path.as_ref().map(|path| Request {
         method: facts.method,
@@ -284,7 +282,6 @@ fn profile<H: Headers + ?Sized>(
         AcrossNamespaces::Named | AcrossNamespaces::AsWritten => {}
     }
     let wants_user = match profile.user_credentials {
-        UserCredentials::Optional => None,
         UserCredentials::WhereMarked | UserCredentials::Everywhere if local.view.is_for_people => {
             Some("the workload is marked for people: a user's verified token is wanted")
         }
@@ -294,7 +291,7 @@ fn profile<H: Headers + ?Sized>(
         UserCredentials::Everywhere if subject.http.is_some() => {
             Some("a user's verified token is wanted on every request")
         }
-        UserCredentials::WhereMarked | UserCredentials::Everywhere => None,
+        UserCredentials::Optional | UserCredentials::WhereMarked | UserCredentials::Everywhere => None,
     };
     says.extend(wants_user);
     if local.view.mtls == MtlsMode::Strict && subject.identity.is_none() {

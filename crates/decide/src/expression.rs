@@ -108,7 +108,11 @@ impl<'s, 'a, H: Headers + ?Sized> Seen<'s, 'a, H> {
         let workload = identity.and_then(|identity| identity.workload);
         match field {
             "authenticated" => identity.is_some().into(),
-            "identity" => connection.peer.identity().map(|id| id.as_str()).into(),
+            "identity" => connection
+                .peer
+                .identity()
+                .map(bartizan_types::SpiffeId::as_str)
+                .into(),
             "principal" => identity.map(|identity| identity.principal).into(),
             "trustDomain" => identity
                 .and_then(|identity| identity.principal.split('/').next())
@@ -155,11 +159,7 @@ impl<'s, 'a, H: Headers + ?Sized> Seen<'s, 'a, H> {
         match (field, key) {
             ("method", _) => http.method.into(),
             ("path", _) => http.path.into(),
-            ("host", _) => http
-                .authority
-                .as_deref()
-                .map(|host| host.to_ascii_lowercase())
-                .into(),
+            ("host", _) => http.authority.as_deref().map(str::to_ascii_lowercase).into(),
             ("headers", Some(name)) => header(http.headers, name).into(),
             ("headers", None) => {
                 let mut names: Vec<String> = http.headers.names().map(str::to_ascii_lowercase).collect();

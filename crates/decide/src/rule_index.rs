@@ -300,9 +300,11 @@ fn divide(rules: &[(u32, &Rule)], dimensions: &[Dimension], copies_left: &mut us
 fn claims_of<'r>(rules: impl Iterator<Item = &'r Rule>) -> BTreeSet<ClaimPath> {
     rules
         .flat_map(|rule| &rule.when)
-        .filter_map(|condition| match condition {
-            Condition::RequestClaim(path, _) => Some(path.clone()),
-            _ => None,
+        .filter_map(|condition| {
+            let Condition::RequestClaim(path, _) = condition else {
+                return None;
+            };
+            Some(path.clone())
         })
         .collect()
 }
@@ -349,13 +351,13 @@ fn keys(rule: &Rule, dimension: Dimension) -> Option<BTreeSet<FiledKey>> {
         }))
     };
     let when = rule.when.iter().map(|condition| match (condition, dimension) {
-        (Condition::SourcePrincipal(values), Dimension::Principal) => text_keys(values, false),
+        (Condition::SourcePrincipal(values), Dimension::Principal)
+        | (Condition::RequestPrincipal(values), Dimension::User) => text_keys(values, false),
         (Condition::SourceServiceAccount(values), Dimension::Account) => account_keys(values),
         (Condition::SourceNamespace(values), Dimension::Namespace) => namespace_keys(values),
         (Condition::DestinationPort(ports), Dimension::Port) => {
             of_values(ports, |port| exact(u64::from(port.get())))
         }
-        (Condition::RequestPrincipal(values), Dimension::User) => text_keys(values, false),
         (Condition::RequestClaim(path, values), Dimension::Claim) => of_values(values, |value| match value {
             StringMatch::Exact(text) => exact(claim_key(path, text)),
             StringMatch::Present | StringMatch::Prefix(_) | StringMatch::Suffix(_) => None,

@@ -77,10 +77,10 @@ fn allow_policy(local: &Local, facts: &ConnectionFacts<'_>, request: Option<Requ
         for path in &of_users.claims {
             let values = claim(user.claims(), path).map(literal_texts).unwrap_or_default();
             if !values.is_empty() {
-                let key: String = path.iter().map(|name| format!("[{name}]")).collect();
+                let key = path.join("][");
                 when += &format!(
                     "    - key: {}\n      values: [{}]\n",
-                    quoted(&format!("request.auth.claims{key}")),
+                    quoted(&format!("request.auth.claims[{key}]")),
                     values.join(", ")
                 );
             }
@@ -156,12 +156,13 @@ impl OfUsers {
                 .iter()
                 .any(|source| !source.request_principals.is_empty());
             for condition in &rule.when {
-                match condition {
-                    Condition::RequestPrincipal(_) => found.names_them = true,
-                    Condition::RequestClaim(path, _) if !found.claims.contains(path) => {
-                        found.claims.push(path.clone());
-                    }
-                    _ => {}
+                if let Condition::RequestPrincipal(_) = condition {
+                    found.names_them = true;
+                }
+                if let Condition::RequestClaim(path, _) = condition
+                    && !found.claims.contains(path)
+                {
+                    found.claims.push(path.clone());
                 }
             }
         }

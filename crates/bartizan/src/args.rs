@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Prove(ProveArgs),
     /// What a change of documents opens and closes, over all requests, with an example each
     Diff(DiffArgs),
+    /// Run the PolicyTest documents of a folder: what policies must decide
+    Test(TestArgs),
     /// A test service: HTTP/1.1, HTTP/2, gRPC and TCP
     Echo(EchoArgs),
     /// Run a single proxy from a folder with a StaticProxy document, without a control plane
@@ -342,6 +344,24 @@ pub(crate) struct DiffArgs {
     /// Which changes end with 9 (opens) or 10 (only closes) instead of 0
     #[arg(long, value_enum, default_value = "any")]
     pub(crate) fail_on: FailOn,
+    #[command(flatten)]
+    pub(crate) documents: DocumentArgs,
+    /// How it looks
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) output: Output,
+}
+
+#[derive(Args, Debug, Clone)]
+pub(crate) struct TestArgs {
+    /// Folders or files; the PolicyTest documents among them are run
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) sources: Vec<PathBuf>,
+    /// Make the requests in the running mesh, as the callers, instead of judging them by the folder alone
+    #[arg(long)]
+    pub(crate) live: bool,
+    /// With --live: tests that cannot be run there do not count as failed
+    #[arg(long, requires = "live")]
+    pub(crate) allow_skipped: bool,
     #[command(flatten)]
     pub(crate) documents: DocumentArgs,
     /// How it looks

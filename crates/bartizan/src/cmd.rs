@@ -13,4 +13,5 @@ pub(crate) mod prove;
 pub(crate) mod proxy;
 pub(crate) mod run;
 pub(crate) mod status;
+pub(crate) mod test;
 pub(crate) mod token;

@@ -1,6 +1,6 @@
 //! Exit codes that mean something: 0 done, 1 failed, 2 wrong usage (clap's), 3 the documents have errors, 4 denied,
 //! 5 no mesh runs here, 6 this host does not permit a sandbox, 7 a claim is false, 8 a claim is not decided, 9 a change
-//! opens something, 10 a change only closes something.
+//! opens something, 10 a change only closes something, 11 a policy test failed.
 
 use std::process::ExitCode;
 
@@ -23,6 +23,8 @@ pub(crate) const CLAIM_UNDECIDED: u8 = 8;
 pub(crate) const OPENS: u8 = 9;
 /// A change opens nothing and closes something.
 pub(crate) const CLOSES: u8 = 10;
+/// A policy test failed, or was skipped where that is not allowed.
+pub(crate) const TEST_FAILED: u8 = 11;
 
 /// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
             | Command::Explain(_)
             | Command::Prove(_)
             | Command::Diff(_)
+            | Command::Test(_)
             | Command::Call(_)
     ) {
         signals::end_with_the_reader();
@@ -65,6 +66,7 @@ fn main() -> ExitCode {
         Command::Token(args) => cmd::token::run(&args),
         Command::Prove(args) => cmd::prove::run(&args),
         Command::Diff(args) => cmd::diff::run(&args),
+        Command::Test(args) => cmd::test::run(place, &args),
         Command::Echo(args) => with_runtime(cmd::echo::run(args)).map(|()| ExitCode::SUCCESS),
         Command::Proxy(args) => cmd::proxy::run(&args),
     };

@@ -140,7 +140,11 @@ fn callee_group(picture: &Picture, text: &str) -> anyhow::Result<String> {
     Ok(ways::controller(picture, &Callee::find(picture, text)?.workload))
 }
 
-fn caller(text: &str, trust_domain: Option<&TrustDomain>) -> anyhow::Result<Peer> {
+/// `NAMESPACE/SERVICEACCOUNT`, `spiffe://…`, or `outside`.
+///
+/// # Errors
+/// When it is none of these.
+pub(crate) fn caller(text: &str, trust_domain: Option<&TrustDomain>) -> anyhow::Result<Peer> {
     if text == "outside" {
         return Ok(Peer::Plaintext);
     }
@@ -210,15 +214,21 @@ fn unknown_service(snapshot: &bartizan_mesh::Snapshot, name: &str) -> String {
 }
 
 /// Who is called.
-struct Callee {
-    workload: NamespacedName,
-    port: Port,
-    authority: String,
+pub(crate) struct Callee {
+    /// The workload that answers.
+    pub(crate) workload: NamespacedName,
+    /// Its port.
+    pub(crate) port: Port,
+    /// What a client writes into `Host`.
+    pub(crate) authority: String,
 }
 
 impl Callee {
     /// `NAME.NAMESPACE[:PORT]` of a service (any of its DNS names), or `NAMESPACE/WORKLOAD[:PORT]`.
-    fn find(picture: &Picture, text: &str) -> anyhow::Result<Self> {
+    ///
+    /// # Errors
+    /// When there is no such callee.
+    pub(crate) fn find(picture: &Picture, text: &str) -> anyhow::Result<Self> {
         let snapshot = picture.snapshot();
         let (name, port) = match text.rsplit_once(':') {
             Some((name, port)) => (name, Some(Port::parse(port)?)),

@@ -8,7 +8,7 @@ use bartizan_prove::{Callers, Change, Responsible};
 use bartizan_types::RuleId;
 use serde_json::{Value, json};
 
-use super::prove::example::{Example, rule_words};
+use super::prove::example::{self, Example, rule_words};
 use crate::args::{DiffArgs, FailOn, Output};
 use crate::evaluate::Picture;
 use crate::exit::{CLAIM_UNDECIDED, CLOSES, OPENS};
@@ -46,10 +46,8 @@ pub(crate) fn run(args: &DiffArgs) -> anyhow::Result<ExitCode> {
     let (old, new) = (read(&args.old)?, read(&args.new)?);
     let notes = meshes::notes(old.snapshot(), new.snapshot());
     let differing = meshes::compare(&old, &new);
-    let sources = (
-        vec![args.old.display().to_string()],
-        vec![args.new.display().to_string()],
-    );
+    let judged_in = |source| example::judged_in(std::slice::from_ref(source), &args.documents);
+    let sources = (judged_in(&args.old), judged_in(&args.new));
     let has = |opens: bool| {
         differing
             .iter()
@@ -193,6 +191,9 @@ fn responsible(rule: &Responsible, old: &Picture, new: &Picture) -> Option<Strin
 }
 
 fn in_words(callers: &Callers) -> Vec<String> {
+    if callers.everybody {
+        return vec!["anybody who can call at all".to_owned()];
+    }
     let mut words: Vec<String> = Vec::new();
     if callers.plaintext {
         words.push("anybody in plaintext (outside)".to_owned());
@@ -204,8 +205,11 @@ fn in_words(callers: &Callers) -> Vec<String> {
             .iter()
             .map(|principal| format!("{} (no workload has it)", short(principal))),
     );
-    if let Some(other) = &callers.others {
-        words.push(format!("other identities such as {}", short(other)));
+    if callers.others {
+        words.push(match &callers.other {
+            Some(other) => format!("other identities such as {}", short(other)),
+            None => "other identities".to_owned(),
+        });
     }
     words
 }
@@ -232,6 +236,7 @@ fn to_json(one: &Differing, old: &Picture, new: &Picture, sources: &(Vec<String>
                     "workloads": change.callers.known,
                     "named": change.callers.unknown,
                     "others": change.callers.others,
+                    "everybody": change.callers.everybody,
                 },
                 "requests": change
                     .words

@@ -142,7 +142,7 @@ impl Answer {
             Some(hop),
         );
         for (field, words) in [
-            ("audited_by", "audited by"),
+            ("audited", "audited by"),
             (
                 "istio_dry_run_allow_shadow_effective_policy_id",
                 "in dry run let in by",

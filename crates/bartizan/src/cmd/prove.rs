@@ -64,11 +64,7 @@ pub(crate) fn run(args: &ProveArgs) -> anyhow::Result<ExitCode> {
             (claim, outcome)
         })
         .collect();
-    let sources: Vec<String> = args
-        .sources
-        .iter()
-        .map(|source| source.display().to_string())
-        .collect();
+    let sources = example::judged_in(&args.sources, &args.documents);
     match args.output {
         Output::Json => println!(
             "{}",

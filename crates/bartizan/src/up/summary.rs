@@ -147,7 +147,7 @@ async fn print(
     started: Instant,
 ) {
     let dump = admin::dump(place, "").await.ok();
-    let try_next = try_next::commands(place, status, dump.as_ref());
+    let try_next = try_next::commands(place, &args.sources, status, dump.as_ref());
     progress.clear();
     let took = started.elapsed();
     match args.output {

@@ -15,7 +15,8 @@ pub struct KeyTimes {
     pub first_retry: Duration,
     /// The longest time until a failed fetch is tried again.
     pub longest_retry: Duration,
-    /// Between two fetches of a key set because of tokens with an unknown key.
+    /// Between two fetches of a key set because of tokens with an unknown key. Shorter than a proxy holds such a request
+    /// (two seconds), so that a key that is rolled over is found even while somebody makes up keys.
     pub unknown_key: Duration,
     /// How long keys are believed after the issuer confirmed them last.
     pub believed: Duration,
@@ -28,7 +29,7 @@ impl Default for KeyTimes {
             shortest_refresh: Duration::from_mins(1),
             first_retry: Duration::from_secs(1),
             longest_retry: Duration::from_mins(5),
-            unknown_key: Duration::from_secs(10),
+            unknown_key: Duration::from_secs(1),
             believed: Duration::from_hours(7 * 24),
         }
     }
@@ -181,9 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys_bring_a_fetch_forward_at_most_once_in_ten_seconds() {
+    fn unknown_keys_bring_a_fetch_forward_and_not_too_often() {
         let start = Instant::now();
-        let times = KeyTimes::default();
+        let times = KeyTimes {
+            unknown_key: SECOND * 10,
+            ..KeyTimes::default()
+        };
         let mut schedule = Schedule::new(start);
         schedule.started(start);
         schedule.ask(start, times.unknown_key);

@@ -176,7 +176,7 @@ impl Map {
             .map(|name| caller(name));
         let more = [
             callers.plaintext.then(|| OUTSIDE.to_owned()),
-            callers.others.as_ref().map(|_| ANYBODY_ELSE.to_owned()),
+            callers.others.then(|| ANYBODY_ELSE.to_owned()),
         ];
         for from in named.chain(more.into_iter().flatten()) {
             self.ways.push(Way {

@@ -1,6 +1,7 @@
 //! An example request: judged by the code that decides, in words, and as the command that shows it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bartizan_decide::{
@@ -11,6 +12,7 @@ use bartizan_prove::{HttpRequest, Request};
 use bartizan_types::{NamespacedName, RuleId};
 use serde_json::{Value, json};
 
+use crate::args::DocumentArgs;
 use crate::evaluate::Picture;
 
 /// Time of an example for which the time makes no difference: 2026-01-05, a Monday, at noon (UTC).
@@ -58,6 +60,32 @@ impl Example {
             reason,
             rule,
             place,
+        }
+    }
+
+    /// Whether a gateway sends it on to one of these services.
+    pub(crate) fn goes_on_to(&self, picture: &Picture, services: &[NamespacedName]) -> bool {
+        let (Some(http), Some(gateway)) = (
+            &self.request.http,
+            picture
+                .snapshot()
+                .view(&self.callee)
+                .and_then(|view| view.gateway.as_ref()),
+        ) else {
+            return false;
+        };
+        let facts = HttpFacts {
+            connection: connection(picture, &self.callee, &self.request),
+            method: &http.method,
+            authority: http.authority.as_deref(),
+            target: &http.target,
+            headers: &http.headers,
+            user: None,
+            route_is_for_people: false,
+        };
+        match route(picture.engine(), gateway, self.request.port, &facts, 0) {
+            Plan::Forward(forward) => services.contains(forward.service),
+            Plan::Reply(_) => false,
         }
     }
 
@@ -147,10 +175,25 @@ impl Example {
                 words.push(quoted(&format!("{name}: {value}")));
             }
         }
-        for source in sources {
-            words.push("--in".to_owned());
-            words.push(quoted(source));
+        if let Some(http) = &self.request.http {
+            for (name, value) in http.claims.iter().flatten() {
+                words.push("--claim".to_owned());
+                words.push(match value {
+                    Value::String(text) => quoted(&format!("{name}={text}")),
+                    other => quoted(&format!("{name}:={other}")),
+                });
+            }
         }
+        if let Some(address) = self.request.source {
+            words.push(format!("--source-ip {address}"));
+        }
+        if let Some(address) = self.request.remote {
+            words.push(format!("--remote-ip {address}"));
+        }
+        if let Some(at) = self.request.at {
+            words.push(format!("--at {}", timestamp(at)));
+        }
+        words.extend(sources.iter().cloned());
         words.join(" ")
     }
 
@@ -174,6 +217,21 @@ impl Example {
             "command": self.command(sources),
         })
     }
+}
+
+/// How commands are told to judge these documents in this way.
+pub(crate) fn judged_in(sources: &[PathBuf], documents: &DocumentArgs) -> Vec<String> {
+    let mut words: Vec<String> = sources
+        .iter()
+        .map(|source| format!("--in {}", quoted(&source.display().to_string())))
+        .collect();
+    if let Some(profile) = &documents.profile {
+        words.push(format!("--profile {}", quoted(profile)));
+    }
+    if documents.trust_domain != "cluster.local" {
+        words.push(format!("--trust-domain {}", quoted(&documents.trust_domain)));
+    }
+    words
 }
 
 /// `AuthorizationPolicy payments/ledger rules[0]`.
@@ -215,13 +273,11 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// Whether it is allowed, whether an authorizer is asked, why it is refused, and by which rule.
-fn decided(
+fn connection<'a>(
     picture: &Picture,
-    callee: &NamespacedName,
-    request: &Request,
-) -> (bool, bool, String, Option<RuleId>) {
-    let engine = picture.engine();
+    callee: &'a NamespacedName,
+    request: &'a Request,
+) -> ConnectionFacts<'a> {
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let address = picture
         .snapshot()
@@ -231,7 +287,7 @@ fn decided(
         .source
         .or_else(|| picture.address_of(request.peer.identity()))
         .unwrap_or(any);
-    let connection = ConnectionFacts {
+    ConnectionFacts {
         local: callee,
         peer: &request.peer,
         source,
@@ -244,7 +300,17 @@ fn decided(
             group,
         }),
         now: request.at.unwrap_or(NOON),
-    };
+    }
+}
+
+/// Whether it is allowed, whether an authorizer is asked, why it is refused, and by which rule.
+fn decided(
+    picture: &Picture,
+    callee: &NamespacedName,
+    request: &Request,
+) -> (bool, bool, String, Option<RuleId>) {
+    let engine = picture.engine();
+    let connection = connection(picture, callee, request);
     let mut asks = false;
     let verdict = match &request.http {
         None => {
@@ -260,7 +326,11 @@ fn decided(
                 .claims
                 .as_ref()
                 .and_then(|claims| user(picture, callee, claims));
-            if http.claims.is_some() && user.is_none() {
+            let sees_tokens = picture
+                .snapshot()
+                .view(callee)
+                .is_some_and(|view| !view.authentications.is_empty());
+            if http.claims.is_some() && user.is_none() && sees_tokens {
                 return (false, false, "no rule accepts such a token".to_owned(), None);
             }
             let mut facts = HttpFacts {

@@ -1,14 +1,24 @@
 //! What a newcomer can try on this mesh: something that its own routes and policies allow, and something that they do not.
 
+use std::path::PathBuf;
+
 use bartizan_control::Status;
-use bartizan_mesh::{Action, Key, PathMatch, PathSelector, Policy, Resource, Route, View, wire_format};
+use bartizan_mesh::{
+    Action, Condition, Key, PathMatch, PathSelector, Policy, RequestAuthentication, Resource, Route, View,
+    wire_format,
+};
 use bartizan_proto::v1alpha1::DumpReply;
 use bartizan_types::StringMatch;
 
 use crate::place::Place;
 
 /// Commands to copy.
-pub(super) fn commands(place: &Place, status: &Status, dump: Option<&DumpReply>) -> Vec<String> {
+pub(super) fn commands(
+    place: &Place,
+    sources: &[PathBuf],
+    status: &Status,
+    dump: Option<&DumpReply>,
+) -> Vec<String> {
     let told = Told::of(dump);
     let bartizan = named(place);
     let mut commands = Vec::new();
@@ -18,6 +28,13 @@ pub(super) fn commands(place: &Place, status: &Status, dump: Option<&DumpReply>)
         .flat_map(|gateway| &gateway.addresses)
         .next()
     {
+        let token = told.token(sources);
+        let header = if token.is_some() {
+            "-H \"Authorization: Bearer $TOKEN\" "
+        } else {
+            ""
+        };
+        commands.extend(token.map(|token| format!("TOKEN=$({bartizan} {token})")));
         for method in ["POST", "GET"] {
             if let Some(path) = told.routes.iter().find_map(|route| routed(route, method)) {
                 let data = if method == "POST" {
@@ -25,10 +42,10 @@ pub(super) fn commands(place: &Place, status: &Status, dump: Option<&DumpReply>)
                 } else {
                     ""
                 };
-                commands.push(format!("curl -i {data}http://{address}{path}"));
+                commands.push(format!("curl -i {header}{data}http://{address}{path}"));
             }
         }
-        commands.push(format!("curl -i http://{address}/not-allowed"));
+        commands.push(format!("curl -i {header}http://{address}/not-allowed"));
         commands.push(format!("{bartizan} explain --last-denied"));
     }
     if let Some(call) = told.policies.iter().find_map(|policy| told.allowed(policy)) {
@@ -96,6 +113,7 @@ struct Told {
     policies: Vec<Policy>,
     views: Vec<View>,
     services: Vec<bartizan_mesh::Service>,
+    authentications: Vec<RequestAuthentication>,
 }
 
 struct Call {
@@ -115,12 +133,12 @@ impl Told {
                 Ok(Resource::Policy(policy)) => told.policies.push(policy),
                 Ok(Resource::View(view)) => told.views.push(view),
                 Ok(Resource::Service(service)) => told.services.push(service),
+                Ok(Resource::RequestAuthentication(one)) => told.authentications.push(one),
                 Ok(
                     Resource::Settings(_)
                     | Resource::Endpoints(_)
                     | Resource::Workload(_)
                     | Resource::Listener(_)
-                    | Resource::RequestAuthentication(_)
                     | Resource::KeySet(_)
                     | Resource::Provider(_),
                 )
@@ -128,6 +146,44 @@ impl Told {
             }
         }
         told
+    }
+
+    /// How a token for the first gateway is made, where a private key lies beside the documents: one that says what the
+    /// gateway's policies ask for.
+    fn token(&self, sources: &[PathBuf]) -> Option<String> {
+        let view = self.views.iter().find(|view| view.gateway.is_some())?;
+        let document = self
+            .authentications
+            .iter()
+            .find(|document| view.authentications.contains(&document.name))?;
+        let rule = document.rules.first()?;
+        let key = sources
+            .iter()
+            .filter_map(|source| std::fs::read_dir(source).ok())
+            .flat_map(|entries| entries.flatten())
+            .map(|entry| entry.path())
+            .find(|path| path.extension().is_some_and(|extension| extension == "jwk"))?;
+        let mut command = format!(
+            "token sign {} --issuer {} --subject me",
+            key.display(),
+            rule.issuer.as_deref()?
+        );
+        if let Some(audience) = rule.audiences.first() {
+            command += &format!(" --audience {audience}");
+        }
+        let rules = self
+            .policies
+            .iter()
+            .filter(|policy| policy.action == Action::Allow && view.policies.contains(&policy.id()))
+            .flat_map(|policy| &policy.rules);
+        for condition in rules.flat_map(|rule| &rule.when) {
+            if let Condition::RequestClaim(path, values) = condition
+                && let ([name], Some(value)) = (path.as_slice(), values.any.iter().find_map(exact))
+            {
+                command += &format!(" --claim {name}={value}");
+            }
+        }
+        Some(command)
     }
 
     /// A call that the first plain rule of this policy lets through.

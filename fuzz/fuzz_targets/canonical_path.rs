@@ -1,7 +1,7 @@
 //! The one meaning of a path. Input: a request target.
 #![no_main]
 
-use bartizan_decide::canonical_path;
+use bartizan_decide::{canonical_path, forwarded_target};
 use bartizan_mesh::PathRule;
 use libfuzzer_sys::fuzz_target;
 
@@ -9,10 +9,41 @@ fuzz_target!(|target: &str| {
     if let Ok(canonical) = canonical_path(target, PathRule::RefuseAmbiguous) {
         strict(target, canonical.as_str());
     }
-    if let Ok(canonical) = canonical_path(target, PathRule::Base) {
-        base(canonical.as_str());
+    for rule in [
+        PathRule::None,
+        PathRule::Base,
+        PathRule::MergeSlashes,
+        PathRule::DecodeAndMergeSlashes,
+    ] {
+        istio(target, rule);
     }
 });
+
+/// What an application reads is what policy read: the target that is forwarded has the canonical path and the same query.
+fn istio(target: &str, rule: PathRule) {
+    let Ok(canonical) = canonical_path(target, rule) else {
+        assert_eq!(forwarded_target(target, rule), None, "what is refused is not forwarded");
+        return;
+    };
+    if canonical.as_str().is_empty() || canonical.as_str() == "*" {
+        return;
+    }
+    assert!(canonical.as_str().starts_with('/'), "{canonical} of {target:?} is not absolute");
+    assert!(canonical.as_str().is_ascii(), "{canonical} of {target:?} is not ASCII");
+    if rule != PathRule::None {
+        base(canonical.as_str(), rule);
+    }
+    let forwarded = forwarded_target(target, rule);
+    let forwarded = forwarded.as_deref().unwrap_or(target);
+    if forwarded.starts_with('/') {
+        let (path, query) = match forwarded.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (forwarded, None),
+        };
+        assert_eq!(path, canonical.as_str(), "{target:?} is forwarded with another path");
+        assert_eq!(query, target.split_once('?').map(|(_, query)| query));
+    }
+}
 
 /// What is accepted in the zero-trust profile has no second reading.
 fn strict(target: &str, canonical: &str) {
@@ -66,18 +97,19 @@ fn strict(target: &str, canonical: &str) {
 }
 
 /// Istio's normalization gives a path that has been normalized.
-fn base(canonical: &str) {
-    if canonical.is_empty() || canonical == "*" {
-        return;
-    }
-    assert!(canonical.starts_with('/') && !canonical.contains('\\'));
+fn base(canonical: &str, rule: PathRule) {
+    assert!(!canonical.contains('\\'));
     assert!(
         canonical
             .split('/')
             .all(|segment| segment != "." && segment != "..")
     );
-    if !canonical.contains(['?', '%']) {
-        let again = canonical_path(canonical, PathRule::Base).expect("what is canonical is accepted");
+    if rule != PathRule::Base && !canonical.bytes().all(|byte| byte == b'/') {
+        assert!(!canonical.contains("//"), "{canonical:?} has an empty segment");
+    }
+    // An escape may decode to the beginning of another, and `%2e%2e;` to what is a dot segment only when it is written.
+    if !canonical.contains('%') && !canonical.contains(".;") {
+        let again = canonical_path(canonical, rule).expect("what is canonical is accepted");
         assert_eq!(again.as_str(), canonical);
     }
 }

@@ -9,6 +9,7 @@ use crate::diagram::{EMPTY, Set};
 use crate::formula::Formula;
 use crate::problem::{Problem, Sealed, TooLarge};
 use crate::request::Request;
+use crate::routes;
 use crate::rule;
 use crate::side::Side;
 use crate::speaker::{Ground, Speaker, text_atom};
@@ -68,6 +69,25 @@ pub fn never(
 /// When the policies cannot be compared within the budget.
 pub fn every_way(snapshot: &Snapshot, view: &View, needs: &Needs) -> Result<Answer, TooLarge> {
     ask(snapshot, view, |speaker| needed(speaker, needs).not())
+}
+
+/// Whether everything that a gateway lets in and may send on to one of these services has what is needed.
+///
+/// # Errors
+/// When the policies cannot be compared within the budget.
+pub fn every_way_on_to(
+    snapshot: &Snapshot,
+    gateway: &View,
+    needs: &Needs,
+    services: &[NamespacedName],
+) -> Result<Answer, TooLarge> {
+    ask(snapshot, gateway, |speaker| {
+        let sent_on = match &gateway.gateway {
+            Some(name) => routes::sent_on(speaker, snapshot, name, services),
+            None => Formula::Always,
+        };
+        needed(speaker, needs).not().and(sent_on)
+    })
 }
 
 /// As [`every_way`], leaving out callers of these principals (without `spiffe://`): gateways that only pass on what they let

@@ -7,6 +7,7 @@ use bartizan_types::RuleId;
 
 use crate::claim::example;
 use crate::diagram::{EMPTY, FULL, Set};
+use crate::formula::Formula;
 use crate::problem::{Callers, Dimension, Problem, Sealed, TooLarge};
 use crate::request::Request;
 use crate::side::Side;
@@ -74,10 +75,10 @@ pub fn compare(old: Option<Ways<'_>>, new: Option<Ways<'_>>) -> Result<Vec<Chang
         };
         let set = sealed.set(&side.allowed())?;
         let set = sealed.diagrams.and(set, laws)?;
-        let set = if ways.is_some_and(|ways| ways.view.authentications.is_empty()) {
-            sealed.blind_to_tokens(set)?
-        } else {
+        let set = if ways.is_some_and(|ways| sees_tokens(&ways)) {
             set
+        } else {
+            sealed.blind_to_tokens(set)?
         };
         Ok(sealed.diagrams.and(set, laws)?)
     };
@@ -95,33 +96,34 @@ pub fn compare(old: Option<Ways<'_>>, new: Option<Ways<'_>>) -> Result<Vec<Chang
     let mut found = Found {
         sealed,
         ground,
+        laws,
         all,
         changes: Vec::new(),
     };
+    let sees = |ways: Option<Ways<'_>>| ways.is_some_and(|ways| sees_tokens(&ways));
+    let (old_sees, new_sees) = (sees(old), sees(new));
     let mut rest = opened;
     for rule in new_side.iter().flat_map(|side| &side.allows) {
-        rest = found.take(rest, Some(&rule.formula), true, Responsible::New(rule.id.clone()))?;
+        let matched = Some((&rule.formula, new_sees));
+        rest = found.take(rest, matched, true, Responsible::New(rule.id.clone()))?;
     }
     found.take(rest, None, true, Responsible::NoRule)?;
     let mut rest = closed;
     for rule in new_side.iter().flat_map(|side| &side.denies) {
-        rest = found.take(
-            rest,
-            Some(&rule.formula),
-            false,
-            Responsible::New(rule.id.clone()),
-        )?;
+        let matched = Some((&rule.formula, new_sees));
+        rest = found.take(rest, matched, false, Responsible::New(rule.id.clone()))?;
     }
     for rule in old_side.iter().flat_map(|side| &side.allows) {
-        rest = found.take(
-            rest,
-            Some(&rule.formula),
-            false,
-            Responsible::Old(rule.id.clone()),
-        )?;
+        let matched = Some((&rule.formula, old_sees));
+        rest = found.take(rest, matched, false, Responsible::Old(rule.id.clone()))?;
     }
     found.take(rest, None, false, Responsible::NoRule)?;
     Ok(found.changes)
+}
+
+/// Whether tokens are looked at; where they are not, what is sent as one is a header like any other.
+fn sees_tokens(ways: &Ways<'_>) -> bool {
+    !ways.view.authentications.is_empty()
 }
 
 /// Who and what is known on either side.
@@ -158,6 +160,7 @@ fn ground(old: Option<Ways<'_>>, new: Option<Ways<'_>>) -> Option<Ground> {
 struct Found {
     sealed: Sealed,
     ground: Ground,
+    laws: Set,
     all: Set,
     changes: Vec<Change>,
 }
@@ -167,7 +170,7 @@ impl Found {
     fn take(
         &mut self,
         rest: Set,
-        formula: Option<&crate::formula::Formula>,
+        formula: Option<(&Formula, bool)>,
         opens: bool,
         rule: Responsible,
     ) -> Result<Set, TooLarge> {
@@ -175,7 +178,15 @@ impl Found {
             return Ok(EMPTY);
         }
         let matched = match formula {
-            Some(formula) => self.sealed.set(formula)?,
+            Some((formula, sees_tokens)) => {
+                let set = self.sealed.set(formula)?;
+                let set = self.sealed.diagrams.and(set, self.laws)?;
+                if sees_tokens {
+                    set
+                } else {
+                    self.sealed.blind_to_tokens(set)?
+                }
+            }
             None => FULL,
         };
         let part = self.sealed.diagrams.and(rest, matched)?;
@@ -183,7 +194,7 @@ impl Found {
             return Ok(rest);
         };
         let identities = self.ground.identities.clone();
-        let callers = self.sealed.callers(part, &identities)?;
+        let callers = self.sealed.callers(part, self.all, &identities)?;
         let mut words = Vec::new();
         let dimensions: Vec<Dimension> = self.sealed.dimensions().cloned().collect();
         let mut ordered = dimensions;

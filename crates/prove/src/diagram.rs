@@ -97,6 +97,7 @@ impl Diagrams {
     }
 
     /// Whether a request, as a class for each variable, is in a set.
+    #[cfg(test)]
     pub(crate) fn contains(&self, set: Set, classes: &[usize]) -> bool {
         let mut at = set;
         while at != FULL {

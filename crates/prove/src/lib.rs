@@ -21,12 +21,15 @@ mod machine;
 mod oracle;
 mod problem;
 pub mod request;
+mod routes;
 mod rule;
 mod side;
 mod speaker;
 mod text;
 
-pub use claim::{Answer, Needs, PlainPort, every_way, every_way_but_through, is_alike, never, plain_ports};
+pub use claim::{
+    Answer, Needs, PlainPort, every_way, every_way_but_through, every_way_on_to, is_alike, never, plain_ports,
+};
 pub use compare::{Change, Responsible, Ways, compare};
 pub use problem::{Callers, TooLarge};
 pub use request::{HttpRequest, Request};

@@ -321,14 +321,18 @@ pub(crate) struct Sealed {
 /// Who is among the callers of a set.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Callers {
+    /// Everybody who can call at all.
+    pub everybody: bool,
     /// Somebody without an identity.
     pub plaintext: bool,
     /// Principals of workloads that are known.
     pub known: Vec<String>,
     /// Principals that a policy names and no workload has.
     pub unknown: Vec<String>,
-    /// An example of all other identities that are among them, if there are any.
-    pub others: Option<String>,
+    /// Identities that no policy names are among them.
+    pub others: bool,
+    /// An example of those which no workload has, where one is known.
+    pub other: Option<String>,
 }
 
 /// A value of a dimension in an example.
@@ -706,8 +710,16 @@ impl Sealed {
 
     /// The callers of a set: those of `known` (principals), whether there is one in plaintext, and an example of those that
     /// are not known, if any identity that is not known is among them.
-    pub(crate) fn callers(&mut self, set: Set, known: &[String]) -> Result<Callers, TooLarge> {
-        let mut callers = Callers::default();
+    pub(crate) fn callers(&mut self, set: Set, all: Set, known: &[String]) -> Result<Callers, TooLarge> {
+        let mut callers = Callers {
+            everybody: match self.variable(&Dimension::Identity) {
+                Some(variable) => {
+                    self.diagrams.values(set, variable)? == self.diagrams.values(all, variable)?
+                }
+                None => true,
+            },
+            ..Callers::default()
+        };
         for (value, _) in self.split(set, &Dimension::Identity)? {
             let Value::Text(example) = value else {
                 continue;
@@ -733,7 +745,10 @@ impl Sealed {
                         .known
                         .extend(known.iter().filter(|one| key(one) == class).cloned());
                     if !is_one {
-                        callers.others.get_or_insert(example);
+                        callers.others = true;
+                        if !known.contains(&example) {
+                            callers.other.get_or_insert(example);
+                        }
                     } else if !known.contains(&example) {
                         callers.unknown.push(example);
                     }

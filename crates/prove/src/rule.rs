@@ -291,7 +291,7 @@ fn template(pattern: &str) -> Option<Vec<Piece>> {
 }
 
 /// A path value as requests are compared with it: with its escapes decoded where those of requests are.
-fn canonical(text: &str, rule: PathRule) -> Option<String> {
+pub(crate) fn canonical(text: &str, rule: PathRule) -> Option<String> {
     match rule {
         PathRule::RefuseAmbiguous if text.contains('%') => decoded(text),
         PathRule::RefuseAmbiguous

@@ -106,8 +106,6 @@ pub(crate) enum Texts {
     Header,
     /// Anything.
     Any,
-    /// One of these.
-    Among(Vec<String>),
 }
 
 /// Which paths policies can see.
@@ -177,7 +175,6 @@ impl Texts {
                 _ => Some(1),
             },
             Self::Any => Some(0),
-            Self::Among(_) => None,
         }
     }
 
@@ -188,7 +185,6 @@ impl Texts {
             Self::Method | Self::Host | Self::Sni => state == 1,
             Self::Header => state != 2,
             Self::Any => true,
-            Self::Among(_) => false,
         }
     }
 
@@ -197,16 +193,11 @@ impl Texts {
         match self {
             Self::Identity { head } => format!("{head}sa/"),
             Self::Path(_) => "/*.".to_owned(),
-            Self::Method | Self::Host | Self::Sni | Self::Header | Self::Any | Self::Among(_) => {
-                String::new()
-            }
+            Self::Method | Self::Host | Self::Sni | Self::Header | Self::Any => String::new(),
         }
     }
 
     fn contains(&self, text: &str) -> bool {
-        if let Self::Among(texts) = self {
-            return texts.iter().any(|one| one == text);
-        }
         let mut state = self.start();
         for character in text.chars() {
             match self.step(state, character) {
@@ -232,11 +223,7 @@ impl Texts {
         }
         // Absence is a class of its own: what is there and accepted by nothing is another.
         let there = atoms.len();
-        let preferred: Vec<&String> = match self {
-            Self::Among(texts) => texts.iter().collect(),
-            _ => preferred.iter().filter(|text| self.contains(text)).collect(),
-        };
-        for text in preferred {
+        for text in preferred.iter().filter(|text| self.contains(text)) {
             let mut state = joint.start();
             for character in text.chars() {
                 state = joint.step(&state, character);
@@ -244,9 +231,7 @@ impl Texts {
             let key = joint.accepted(&state, !text.is_empty(), there);
             found.add(key, Some(text.clone()));
         }
-        if !matches!(self, Self::Among(_)) {
-            self.walk(&mut joint, &mut found, there)?;
-        }
+        self.walk(&mut joint, &mut found, there)?;
         Ok(found.classes(atoms.len()))
     }
 
@@ -298,7 +283,6 @@ impl Texts {
             Self::Identity { .. } | Self::Path(_) | Self::Host | Self::Sni | Self::Header | Self::Any => {
                 PATTERN_FILLERS.chars().chain('A'..='Z').find(fits)
             }
-            Self::Among(_) => None,
         };
         // Where all letters are named, any other character does, where the kind has others.
         let rare = matches!(self, Self::Path(_) | Self::Header | Self::Any)

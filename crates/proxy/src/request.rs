@@ -31,9 +31,10 @@ pub(crate) use ask::ask_tcp;
 pub(crate) use authenticate::Accepted;
 pub(crate) use forward::Upgraded;
 
-use crate::connection::{App, Connection, Door};
+use crate::connection::{App, Connection, Door, Objection};
+use crate::http::count_judged;
 use crate::upstream::Warrant;
-use ask::Answered;
+use ask::{Answered, Meanwhile};
 use headers::Fields;
 use held::Held;
 use outcome::Outcome;
@@ -150,8 +151,32 @@ async fn ask_and_carry<D: Client>(
     let mut down = Held::new(down);
     let permit = loop {
         let ask = asking.ask;
-        let says = match ask::ask(connection, engine, &mut down, head, &ask, outcome).await {
+        let route_is_for_people = is_for_people(asking.plan.as_ref());
+        let remote = outcome.remote;
+        let meanwhile = Meanwhile {
+            seen: judged.seen,
+            judge: |head: &RequestHead| {
+                connection.judge_trust()?;
+                let fields = Fields(&head.headers);
+                let facts = HttpFacts {
+                    route_is_for_people,
+                    ..facts(connection, head, &fields, remote, user.map(|user| &**user))
+                };
+                // What is refused now is refused whatever the authorizer says.
+                Ok(authorize_http(&connection.worker.engine(), &facts).map(drop)?)
+            },
+        };
+        let asked = ask::ask(connection, engine, &mut down, head, &ask, outcome, meanwhile).await;
+        let says = match asked {
             Answered::Says(says) => says,
+            Answered::Objection(objection) => {
+                count_judged(connection, &objection);
+                let answer = match &objection {
+                    Objection::Denied(denied) => deny(outcome, &connection.worker.engine(), head, denied),
+                    Objection::Untrusted(_) => Answer::untrusted(outcome.distrust(&objection)),
+                };
+                return answer::give(&mut down, outcome, answer).await;
+            }
             Answered::Reply(answer) => return answer::give(&mut down, outcome, *answer).await,
             Answered::Gone => return After::Abort,
         };

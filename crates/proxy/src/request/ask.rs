@@ -10,7 +10,7 @@ pub mod says;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
@@ -29,8 +29,9 @@ use super::answer::{Answer, Client};
 use super::headers;
 use super::held::{Excerpt, Held};
 use super::outcome::Outcome;
-use crate::connection::Connection;
+use crate::connection::{Connection, Objection};
 use crate::upstream::{self, Carried, ConnectError, InFlightGuard, Target, Warrant};
+use crate::worker::Worker;
 use check::{Check, End, Ends};
 use says::{MOST_ANSWER_BYTES, Said, Unusable};
 
@@ -47,6 +48,33 @@ pub(crate) enum Answered {
     Reply(Box<Answer>),
     /// The client has gone.
     Gone,
+    /// A change came meanwhile, by which the request is refused whatever the authorizer says.
+    Objection(Objection),
+}
+
+/// The changes that a request was judged by, and how it is judged after the next.
+pub(crate) struct Meanwhile<J> {
+    pub(crate) seen: u64,
+    pub(crate) judge: J,
+}
+
+impl<J: Fn(&RequestHead) -> Result<(), Objection>> Meanwhile<J> {
+    /// Does `work` for as long as the request could still be allowed.
+    async fn during<T>(
+        &mut self,
+        worker: &Worker,
+        head: &RequestHead,
+        mut work: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, Objection> {
+        poll_fn(|cx| {
+            if worker.changes() != self.seen {
+                self.seen = worker.changes();
+                (self.judge)(head)?;
+            }
+            work.as_mut().poll(cx).map(Ok)
+        })
+        .await
+    }
 }
 
 /// Why there is no answer.
@@ -80,25 +108,37 @@ pub(crate) async fn ask<D: Client>(
     head: &mut RequestHead,
     ask: &Ask,
     outcome: &mut Outcome<'_>,
+    mut meanwhile: Meanwhile<impl Fn(&RequestHead) -> Result<(), Objection>>,
 ) -> Answered {
     let provider = &*ask.provider;
-    let excerpt = match excerpt(down, head, provider.body).await {
-        Ok(excerpt) => excerpt,
-        Err(stopped) => return stopped.into_answered(outcome),
+    let worker = &connection.worker;
+    let excerpt = {
+        let reading = pin!(excerpt(down, head, provider.body));
+        match meanwhile.during(worker, head, reading).await {
+            Ok(Ok(excerpt)) => excerpt,
+            Ok(Err(stopped)) => return stopped.into_answered(outcome),
+            Err(objection) => return Answered::Objection(objection),
+        }
     };
+    if excerpt.is_some() && head.expect_continue {
+        // The body has been asked for; the application has nothing to say about it any more.
+        head.expect_continue = false;
+        head.headers.remove("expect");
+    }
     let begun = Instant::now();
     let answer = {
         let question = Some((&*head, excerpt.as_ref()));
         let mut asking = pin!(consult(connection, engine, provider, outcome.remote, question));
-        poll_fn(|cx| match asking.as_mut().poll(cx) {
+        let asking = pin!(poll_fn(|cx| match asking.as_mut().poll(cx) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
             // Who has gone needs no answer, and the authorizer need not look for one.
             Poll::Pending => down.poll_gone(cx).map(|_| None),
-        })
-        .await
-    };
-    let Some(answer) = answer else {
-        return Stopped::Gone.into_answered(outcome);
+        }));
+        match meanwhile.during(worker, head, asking).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Stopped::Gone.into_answered(outcome),
+            Err(objection) => return Answered::Objection(objection),
+        }
     };
     outcome.authorizer = Some(note(connection, provider, begun, &answer));
     Answered::Says(match answer {
@@ -160,7 +200,7 @@ impl Stopped {
 /// What the authorizer sees of the body; `None` where it is to see nothing.
 async fn excerpt<D: Client>(
     down: &mut Held<'_, D>,
-    head: &mut RequestHead,
+    head: &RequestHead,
     wanted: Option<BodyInCheck>,
 ) -> Result<Option<Excerpt>, Stopped> {
     // What follows an upgrade is no body.
@@ -180,10 +220,7 @@ async fn excerpt<D: Client>(
         }
     };
     if head.expect_continue && !matches!(head.body, BodyLength::Empty) {
-        // The body is asked for here; the application has nothing to say about it any more.
         down.call_for_body().await.map_err(stopped)?;
-        head.expect_continue = false;
-        head.headers.remove("expect");
     }
     let excerpt = down.excerpt(limit).await.map_err(stopped)?;
     if excerpt.is_partial && !wanted.allow_partial {

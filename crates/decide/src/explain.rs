@@ -163,15 +163,21 @@ pub fn explain_http<H: Headers + ?Sized>(engine: &Engine, facts: &HttpFacts<'_, 
     });
     let path = canonical_path(facts.target, engine.path_rule()).ok();
     let mut explanation = explanation(engine, &result, asks);
+    let mut wants_user = None;
     if let (Some((_, local)), Some(path)) = (engine.local(facts.connection.local), &path) {
         let subject = http_subject(engine, local, facts, path.as_str());
         explanation.policies = policies(local, &subject);
         explanation.profile = profile(engine, local, &subject, facts.route_is_for_people);
+        if facts.user.is_none() {
+            let rule = local.set.wants_user(&subject.with_any_user());
+            wants_user = rule.and_then(|rule| local.set.id(rule));
+        }
     }
     let request = path.as_ref().map(|path| Request {
         method: facts.method,
         path: path.as_str(),
         user: facts.user,
+        wants_user,
     });
     explanation.change = result
         .err()

@@ -4,12 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use bartizan_mesh::{
-    Matcher, Operation, PathMatch, PolicyKind, RemoteAddress, Resource, Rule, Snapshot, Source, Transaction,
-    View,
+    Condition, JwtRule, KeySource, Matcher, Operation, PathMatch, PolicyKind, RemoteAddress, Resource, Rule,
+    Snapshot, Source, Transaction, View,
 };
 use bartizan_types::{Labels, NamespacedName, Peer, SpiffeId, StringMatch, Version};
 
 use super::*;
+use crate::authenticate::{Keys, TokenRule};
 use crate::facts::NoHeaders;
 
 fn name(text: &str) -> NamespacedName {
@@ -197,4 +198,163 @@ fn a_path_that_reads_as_a_pattern_is_not_proposed() {
             "{change}"
         );
     }
+}
+
+fn user(claims: &serde_json::Value) -> User {
+    let rule = TokenRule {
+        policy: name("here/users"),
+        index: 1,
+        rule: JwtRule {
+            issuer: None,
+            audiences: Vec::new(),
+            keys: KeySource::Inline("{}".into()),
+            locations: Vec::new(),
+            forward_original_token: false,
+            output_payload_to_header: None,
+            output_claims: Vec::new(),
+            space_delimited_claims: Vec::new(),
+        },
+        keys: Keys::Missing { set: "k".into() },
+    };
+    User::new(
+        &rule,
+        "a.b.c",
+        claims.as_object().cloned().unwrap(),
+        Some("key-1"),
+    )
+}
+
+fn with_user(engine: &Engine, user: Option<&User>) -> Explanation {
+    explain_http(
+        engine,
+        &HttpFacts {
+            connection: ConnectionFacts {
+                local: &name("here/app-0"),
+                peer: &Peer::Authenticated(SpiffeId::parse("spiffe://cluster.local/ns/a/sa/edge").unwrap()),
+                source: IpAddr::from([10, 66, 0, 1]),
+                destination: SocketAddr::from(([10, 66, 0, 2], 8080)),
+                remote: IpAddr::from([10, 66, 0, 1]),
+                sni: None,
+                tls: None,
+                now: 0,
+            },
+            method: "GET",
+            authority: Some("app"),
+            target: "/secret",
+            headers: &NoHeaders,
+            user,
+            route_is_for_people: false,
+        },
+    )
+}
+
+fn clearance() -> Policy {
+    let mut policy = ingest();
+    policy.rules = vec![Rule {
+        from: vec![Source {
+            request_principals: only("i/*"),
+            ..Source::default()
+        }],
+        when: vec![Condition::RequestClaim(
+            vec!["realm".into(), "clearance_level".into()],
+            only("SECRET"),
+        )],
+        ..Rule::default()
+    }];
+    policy
+}
+
+#[test]
+fn a_user_with_too_low_a_claim_gets_a_change_that_is_for_that_claim() {
+    let claims = serde_json::json!({ "iss": "i", "sub": "alice", "realm": { "clearance_level": "LOW" } });
+    let explanation = with_user(&engine(vec![clearance()], MtlsMode::Strict), Some(&user(&claims)));
+    let failed = &explanation.policies[0].rules[0].failed[0];
+    assert_eq!(failed.field, "rules[0].when[0].values");
+    assert_eq!(failed.found.as_deref(), Some("\"LOW\""));
+    let told = explanation.user.as_ref().unwrap();
+    assert_eq!(told.accepted_by, "RequestAuthentication here/users jwtRules[1]");
+    assert_eq!(told.key_id.as_deref(), Some("key-1"));
+    let change = explanation.change.unwrap();
+    for part in [
+        "source: { principals: [\"cluster.local/ns/a/sa/edge\"], requestPrincipals: [\"i/alice\"] }",
+        "    when:\n    - key: \"request.auth.claims[realm][clearance_level]\"\n      values: [\"LOW\"]\n",
+    ] {
+        assert!(change.contains(part), "{change}");
+    }
+}
+
+#[test]
+fn a_claim_that_reads_as_a_pattern_is_not_proposed() {
+    let claims = serde_json::json!({ "iss": "i", "sub": "*", "realm": { "clearance_level": "*" } });
+    let explanation = with_user(&engine(vec![clearance()], MtlsMode::Strict), Some(&user(&claims)));
+    assert_eq!(
+        explanation.change.as_deref(),
+        Some("# no policy can name exactly this user\n")
+    );
+}
+
+#[test]
+fn who_sends_no_token_is_told_how_one_is_sent() {
+    let explanation = with_user(&engine(vec![clearance()], MtlsMode::Strict), None);
+    assert!(
+        explanation.reason.contains("for a request with a user's token"),
+        "{}",
+        explanation.reason
+    );
+    let change = explanation.change.unwrap();
+    assert!(change.contains("kind: RequestAuthentication"), "{change}");
+}
+
+#[test]
+fn an_expression_tells_what_it_read() {
+    let mut policy = ingest();
+    policy.kind = PolicyKind::AccessRule;
+    policy.rules = vec![Rule {
+        expression: Some("source.namespace == \"b\" && request.path == \"/x\"".into()),
+        ..Rule::default()
+    }];
+    let explanation = with_user(&engine(vec![policy], MtlsMode::Strict), None);
+    let rule = &explanation.policies[0].rules[0];
+    assert_eq!(rule.failed[0].found.as_deref(), Some("source.namespace = \"a\""));
+    assert_eq!(rule.expression.as_ref().unwrap().value, Some(false));
+    assert_eq!(explanation.policies[0].kind, "AccessRule");
+}
+
+#[test]
+fn an_explanation_names_the_authorizers_and_what_would_come_after_them() {
+    let mut ask = ingest();
+    ask.name = name("here/ask");
+    ask.action = Action::Custom;
+    ask.provider = Some("opa".into());
+    ask.rules = vec![Rule::default()];
+    let mut allow = ingest();
+    allow.rules = vec![Rule::default()];
+    let before = engine(vec![ask, allow], MtlsMode::Strict);
+    let provider = Resource::Provider(bartizan_mesh::Provider {
+        name: "opa".into(),
+        service: name("auth/opa"),
+        port: bartizan_types::Port::new(9191).unwrap(),
+        timeout_ms: 1,
+        fail_open: false,
+        status_on_error: 403,
+        body: None,
+        clear_route_cache: false,
+        protocol: ProviderProtocol::Grpc,
+    });
+    assert_eq!(
+        with_user(&before, None)
+            .change
+            .as_deref()
+            .map(|change| change.starts_with("# declare \"opa\"")),
+        Some(true)
+    );
+    let with = before.next(Arc::new(before.snapshot().apply(&Transaction {
+        version: Version(2),
+        upserts: vec![provider],
+        removals: Vec::new(),
+    })));
+    let explanation = with_user(&with, None);
+    assert!(explanation.allowed, "{explanation}");
+    assert_eq!(explanation.asks[0].provider, "opa");
+    assert!(explanation.to_string().contains("asked first: authorizer `opa`"));
 }

@@ -33,7 +33,9 @@ pub use authorize::{
 };
 pub use balance::{Choice, InFlight, choose};
 pub use engine::Engine;
-pub use explain::{ExplainedUser, Explanation, explain_http, explain_tcp};
+pub use explain::{
+    ExplainedExpression, ExplainedPolicy, ExplainedUser, Explanation, explain_http, explain_tcp,
+};
 pub use facts::{ConnectionFacts, Headers, HttpFacts, NoHeaders, TlsFacts};
 pub use judge::{judge_again_connection, judge_again_http, judge_again_tcp};
 pub use marks::{Marks, ShadowResult};

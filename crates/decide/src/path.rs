@@ -411,6 +411,17 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn istio_rule() -> impl Strategy<Value = PathRule> {
+        proptest::sample::select(
+            &[
+                PathRule::None,
+                PathRule::Base,
+                PathRule::MergeSlashes,
+                PathRule::DecodeAndMergeSlashes,
+            ][..],
+        )
+    }
+
     proptest! {
         #[test]
         fn a_canonical_path_means_itself(path in "/[a-c%./;?25eEfF\\\\ é*-]{0,24}") {
@@ -430,9 +441,34 @@ mod tests {
         }
 
         #[test]
+        fn what_is_forwarded_is_what_policy_read(target in "/[a-c%./;?25fFeEcC|\\\\]{0,24}", rule in istio_rule()) {
+            let Ok(path) = canonical_path(&target, rule) else {
+                prop_assert_eq!(forwarded_target(&target, rule), None);
+                return Ok(());
+            };
+            let forwarded = forwarded_target(&target, rule).unwrap_or_else(|| target.clone());
+            let (read, query) = forwarded.split_once('?').map_or((&*forwarded, None), |(path, query)| (path, Some(query)));
+            prop_assert_eq!(read, path.as_str());
+            prop_assert_eq!(query, query_of(&target));
+            if rule != PathRule::None {
+                prop_assert!(!has_dot_segment(path.as_str()) && !path.as_str().contains('\\'));
+            }
+            if matches!(rule, PathRule::MergeSlashes | PathRule::DecodeAndMergeSlashes) {
+                prop_assert!(!path.as_str().contains("//") || path.as_str() == "//");
+            }
+            if rule == PathRule::DecodeAndMergeSlashes && !target.contains("%25") {
+                let lower = path.as_str().to_ascii_lowercase();
+                prop_assert!(!lower.contains("%2f") && !lower.contains("%5c"), "{}", path);
+            }
+        }
+
+        #[test]
         fn nothing_panics(target in "\\PC{0,40}") {
             let _ = canonical_path(&target, PathRule::RefuseAmbiguous);
-            let _ = canonical_path(&target, PathRule::Base);
+            for rule in [PathRule::None, PathRule::Base, PathRule::MergeSlashes, PathRule::DecodeAndMergeSlashes] {
+                let _ = canonical_path(&target, rule);
+                let _ = forwarded_target(&target, rule);
+            }
         }
 
         #[test]

@@ -16,6 +16,8 @@ pub(super) struct Request<'a> {
     /// In its canonical form.
     pub(super) path: &'a str,
     pub(super) user: Option<&'a User>,
+    /// The rule that would allow it if it had a user's token.
+    pub(super) wants_user: Option<&'a RuleId>,
 }
 
 /// The smallest change that would let it pass; `None` where no document could.
@@ -25,12 +27,14 @@ pub(super) fn change(
     request: Option<Request<'_>>,
     denied: &Denied,
 ) -> Option<String> {
+    let wants_user = request.and_then(|request| request.wants_user);
     let local = || engine.local(facts.local).map(|(_, local)| local);
     match &denied.reason {
         Reason::PolicyDenied(rule) => Some(format!(
             "# narrow or remove rules[{}] of {} `{}/{}`\n",
             rule.rule, rule.kind, rule.namespace, rule.policy
         )),
+        Reason::NoAllowMatched if wants_user.is_some() => Some(token_change(local()?, wants_user)),
         Reason::NoAllowMatched
         | Reason::NoAllowPolicy
         | Reason::NotNamed(_)
@@ -70,10 +74,7 @@ fn allow_policy(local: &Local, facts: &ConnectionFacts<'_>, request: Option<Requ
     if let Some(user) = request.and_then(|request| request.user)
         && let Some(of_users) = OfUsers::find(local)
     {
-        let principal = user
-            .principal()
-            .filter(|text| of_users.names_them && is_literal(text));
-        source.extend(principal.map(|text| format!("requestPrincipals: [{}]", quoted(text))));
+        let principal = user.principal().filter(|text| is_literal(text));
         for path in &of_users.claims {
             let values = claim(user.claims(), path).map(literal_texts).unwrap_or_default();
             if !values.is_empty() {
@@ -84,6 +85,16 @@ fn allow_policy(local: &Local, facts: &ConnectionFacts<'_>, request: Option<Requ
                     values.join(", ")
                 );
             }
+        }
+        // A change that says less of the user than the policies do would let others in as well.
+        match principal {
+            Some(text) if of_users.names_them || when.is_empty() => {
+                source.push(format!("requestPrincipals: [{}]", quoted(text)));
+            }
+            None if of_users.names_them || when.is_empty() => {
+                return "# no policy can name exactly this user\n".to_owned();
+            }
+            Some(_) | None => {}
         }
     }
     if !when.is_empty() {

@@ -1,15 +1,16 @@
 //! `bartizan explain`: why a request was denied or allowed, from the proxy's log, what its proxy was told, and the same
 //! code that decided.
 
+mod draw;
 mod user;
+
+pub(crate) use draw::{drawn, places};
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use bartizan_compile::Positions;
-use bartizan_decide::Explanation;
-use bartizan_types::{NamespacedName, Peer, Port, RuleId, SpiffeId};
+use bartizan_types::{NamespacedName, Peer, Port, SpiffeId};
 use serde_json::json;
 
 use crate::args::{ExplainArgs, Output};
@@ -247,84 +248,4 @@ fn listener_port(
         })
     };
     Some(of(true).or_else(|| of(false))?.port)
-}
-
-/// The explanation with file and line of each policy and rule.
-pub(crate) fn drawn(explanation: &Explanation, positions: &Positions) -> String {
-    let mut out = String::new();
-    let word = if explanation.allowed { "allowed" } else { "denied" };
-    out += &format!("{word}: {}\n", explanation.reason);
-    if let Some(rule) = &explanation.decided_by {
-        let place = positions
-            .rule(rule)
-            .map_or_else(String::new, |place| format!(" at {place}"));
-        out += &format!(
-            "decided by {}/{} rule {}{place}\n",
-            rule.namespace, rule.policy, rule.rule
-        );
-    }
-    if let Some(path) = &explanation.canonical_path {
-        out += &format!("path as policies see it: {path}\n");
-    }
-    if explanation.policies.is_empty() {
-        out += "no policy selects this workload\n";
-    }
-    for policy in &explanation.policies {
-        let name = NamespacedName::parse(&policy.policy).ok();
-        let place = name.as_ref().and_then(|name| positions.policy(name));
-        let place = place.map_or_else(String::new, |place| format!("  ({place})"));
-        out += &format!("{} {}{place}\n", policy.action, policy.policy);
-        if policy.rules.is_empty() {
-            out += "  it has no rules, so it never matches\n";
-        }
-        for rule in &policy.rules {
-            let id = name.as_ref().and_then(|name| rule_id(name, rule.rule));
-            let place = id.and_then(|id| positions.rule(&id));
-            let place = place.map_or_else(String::new, |place| format!("  ({place})"));
-            let word = if rule.matched { "matches" } else { "does not match" };
-            out += &format!("  rule {} {word}{place}\n", rule.rule);
-            for failed in &rule.failed {
-                out += &format!(
-                    "    {}: {}; wanted {}, found {}\n",
-                    failed.field,
-                    failed.why,
-                    failed.wanted.join(" or "),
-                    failed.found.as_deref().unwrap_or("nothing")
-                );
-            }
-        }
-    }
-    if let Some(change) = &explanation.change {
-        out += &format!("\nwhat would let it pass:\n{}\n", change.trim_end());
-    }
-    out
-}
-
-/// File and line of everything in the explanation, for programs.
-pub(crate) fn places(explanation: &Explanation, positions: &Positions) -> serde_json::Value {
-    let at = |place: Option<bartizan_compile::Place>| {
-        place.map(|place| json!({ "file": place.file, "line": place.line }))
-    };
-    json!({
-        "decidedBy": explanation.decided_by.as_ref().and_then(|rule| at(positions.rule(rule))),
-        "policies": explanation.policies.iter().map(|policy| {
-            let name = NamespacedName::parse(&policy.policy).ok();
-            json!({
-                "policy": policy.policy,
-                "at": name.as_ref().and_then(|name| at(positions.policy(name))),
-                "rules": policy.rules.iter().map(|rule| name.as_ref()
-                    .and_then(|name| rule_id(name, rule.rule))
-                    .and_then(|id| at(positions.rule(&id)))).collect::<Vec<_>>(),
-            })
-        }).collect::<Vec<_>>(),
-    })
-}
-
-fn rule_id(policy: &NamespacedName, rule: usize) -> Option<RuleId> {
-    Some(RuleId {
-        kind: "AuthorizationPolicy".into(),
-        namespace: policy.namespace.clone(),
-        policy: policy.name.clone(),
-        rule: u32::try_from(rule).ok()?,
-    })
 }

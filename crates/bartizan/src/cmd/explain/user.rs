@@ -67,7 +67,7 @@ pub(super) fn drawn(
     for (document, index, rule) in rules {
         let place = picture.positions.resource("RequestAuthentication", document);
         out += &format!(
-            "RequestAuthentication {document} rule {index} takes tokens of {}{}\n",
+            "RequestAuthentication {document} jwtRules[{index}] takes tokens of {}{}\n",
             rule.issuer.as_deref().unwrap_or("any issuer"),
             place.map_or_else(String::new, |place| format!("  ({place})"))
         );

@@ -34,7 +34,7 @@ impl Folder {
         let scan = bartizan_control::source::file::read_folder(sources);
         let mut options = Options::new(settings);
         options.base = scan.base;
-        options.profile_is_chosen = chosen.is_chosen;
+        options.profile_is_chosen = chosen.is_named;
         let mut findings = scan.findings;
         let mut documents = Vec::new();
         for file in &scan.files {
@@ -78,7 +78,7 @@ pub(crate) struct Chosen {
     pub(crate) profile: Profile,
     pub(crate) paths: PathRule,
     /// Whether the command line names it; a Profile among the documents then has no effect.
-    pub(crate) is_chosen: bool,
+    pub(crate) is_named: bool,
 }
 
 /// The profile that `--profile` names: one that comes with the binary, or a file with a Profile; `zero-trust` without it.
@@ -103,7 +103,7 @@ pub(crate) fn profile(named: Option<&str>) -> anyhow::Result<Chosen> {
     Ok(Chosen {
         profile,
         paths,
-        is_chosen: named.is_some(),
+        is_named: named.is_some(),
     })
 }
 
@@ -128,12 +128,12 @@ mod tests {
     fn a_profile_is_named_or_written() {
         let unnamed = profile(None).expect("the default");
         assert_eq!(
-            (unnamed.profile, unnamed.is_chosen),
+            (unnamed.profile, unnamed.is_named),
             (Profile::zero_trust(), false)
         );
         let istio = profile(Some("istio")).expect("it comes with the binary");
         assert_eq!(
-            (istio.profile, istio.paths, istio.is_chosen),
+            (istio.profile, istio.paths, istio.is_named),
             (Profile::istio(), PathRule::Base, true)
         );
 

@@ -127,7 +127,7 @@ async fn mesh(
         run_directory: place.run.clone(),
         profile: chosen.profile,
         paths: chosen.paths,
-        profile_is_chosen: chosen.is_chosen,
+        profile_is_chosen: chosen.is_named,
         trust_domain: args.documents.trust_domain.clone(),
         svid_ttl: args.svid_ttl,
         gateway_address: args.gateway_address,

@@ -288,6 +288,25 @@ fn custom() -> Policy {
     }
 }
 
+fn no_villains() -> Policy {
+    Policy {
+        name: name("shop/no-villains"),
+        action: Action::Deny,
+        provider: None,
+        rules: vec![Rule {
+            when: vec![Condition::Header(
+                "x-role".into(),
+                Matcher {
+                    any: vec![StringMatch::parse("villain")],
+                    none: Vec::new(),
+                },
+            )],
+            ..Rule::default()
+        }],
+        ..custom()
+    }
+}
+
 fn with_policies(resource: Resource, names: &[&str]) -> Resource {
     let Resource::View(mut view) = resource else {
         panic!("{resource:?}")
@@ -777,22 +796,7 @@ fn what_an_authorizer_adds_is_judged_by_policy() {
             .ask(&get("/v1"))
             .starts_with("HTTP/1.1 200 ")
     );
-    let deny = Policy {
-        name: name("shop/no-villains"),
-        action: Action::Deny,
-        provider: None,
-        rules: vec![Rule {
-            when: vec![Condition::Header(
-                "x-role".into(),
-                Matcher {
-                    any: vec![StringMatch::parse("villain")],
-                    none: Vec::new(),
-                },
-            )],
-            ..Rule::default()
-        }],
-        ..custom()
-    };
+    let deny = no_villains();
     let own = view(&plan, "cart-0", scene.inbound);
     scene.change_server(vec![
         Resource::Policy(deny),
@@ -813,27 +817,57 @@ fn nobody_is_asked_about_what_policy_refuses_anyway() {
     assert_eq!((requests(&app), authorizer.http_asked().len()), (0, 0));
 }
 
+/// An authorizer that has been asked once and thinks: the client that waits, and the connection of the question.
+fn thinking(scene: &Scene, listener: &TcpListener) -> (Client, TcpStream) {
+    let mut client = Client::new(scene.outbound);
+    client.send(&get("/v1"));
+    let (mut asking, _) = listener.accept().unwrap();
+    read_message(&mut asking, &mut Vec::new()).unwrap();
+    (client, asking)
+}
+
 #[test]
-fn a_change_while_the_authorizer_thinks_is_judged() {
+fn a_change_that_refuses_whatever_the_authorizer_says_does_not_wait_for_it() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let authorizer = Authorizer::new(listener.local_addr().unwrap());
     let app = echo_app();
     let scene = scene(&app, http_provider(), &authorizer);
-    let mut client = Client::new(scene.outbound);
-    client.send(&get("/v1"));
-    let (mut asking, _) = listener.accept().unwrap();
-    let mut read = Vec::new();
-    read_message(&mut asking, &mut read).unwrap();
+    let (mut client, mut asking) = thinking(&scene, &listener);
     scene.change_server(vec![crate::scene::policy(vec![allow("web", &["PUT"])])]);
-    // Another connection's request is judged by the new policy: the change is there.
-    let denied = Client::new(scene.outbound).ask(&get("/v1"));
-    assert!(denied.starts_with("HTTP/1.1 403 "), "{denied}");
-    asking
-        .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-        .unwrap();
     let answer = client.receive().unwrap();
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    assert!(is_end(&asking.read(&mut [0; 16])), "the question is taken back");
     assert_eq!(requests(&app), 0);
+    let log = scene.server_log(1);
+    assert_eq!(log[0]["decision"], "deny", "{log:?}");
+}
+
+#[test]
+fn a_change_while_the_authorizer_thinks_judges_what_it_adds() {
+    for (role, status) in [("villain", "403"), ("hero", "200")] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let authorizer = Authorizer::new(listener.local_addr().unwrap());
+        let app = echo_app();
+        let plan = Plan::new(app.address);
+        let scene = scene_of(&plan, http_provider(), authorizer.address, None);
+        let (mut client, mut asking) = thinking(&scene, &listener);
+        let own = view(&plan, "cart-0", scene.inbound);
+        scene.change_server(vec![
+            Resource::Policy(no_villains()),
+            with_policies(own, &["shop/cart", "shop/ask", "shop/no-villains"]),
+        ]);
+        // A whole connection later the worker has heard of the change.
+        let refused = Client::new(scene.outbound).ask(&get("/v1/%2e%2e"));
+        assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+        let answer = format!("HTTP/1.1 200 OK\r\nx-role: {role}\r\ncontent-length: 0\r\n\r\n");
+        asking.write_all(answer.as_bytes()).unwrap();
+        let answer = client.receive().unwrap();
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{role}: {answer}"
+        );
+        assert_eq!(requests(&app), u64::from(role == "hero"));
+    }
 }
 
 /// The authorizer behind a proxy of its own, as in a mesh.

@@ -248,71 +248,144 @@ fn is_policy(kind: &str) -> bool {
     matches!(kind, "AuthorizationPolicy" | "AccessRule")
 }
 
+/// The lines of the hops' logs.
+fn records(answer: &Value) -> impl DoubleEndedIterator<Item = &Value> {
+    let hops = answer.get("hops").and_then(Value::as_array);
+    hops.into_iter().flatten().filter_map(|hop| hop.get("record"))
+}
+
+fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
+    value.get(field).and_then(Value::as_str)
+}
+
 /// The rule in the log of the hop that refused, or of the last one that decided.
-fn decider(answer: &Value) -> String {
-    let records = || {
-        answer["hops"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|hop| &hop["record"])
-    };
-    let deciding = records()
-        .find(|record| record["decision"] == "deny")
-        .or_else(|| records().rfind(|record| record["decision"] == "allow"));
-    deciding
-        .and_then(|record| record["policy"].as_str())
+fn decider(answer: &Value) -> &str {
+    records(answer)
+        .find(|record| text(record, "decision") == Some("deny"))
+        .or_else(|| records(answer).rfind(|record| text(record, "decision") == Some("allow")))
+        .and_then(|record| text(record, "policy"))
         .unwrap_or_default()
-        .to_owned()
 }
 
 /// What the mesh decided, and the words for it; `Err` when the call tells nothing about policy.
 fn decision(answer: &Value, is_http: bool) -> Result<(Expectation, String), String> {
-    let result = &answer["result"];
-    let status = result["status"].as_u64();
-    let decisions: Vec<&str> = answer["hops"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|hop| hop["record"]["decision"].as_str())
-        .collect();
-    let rule = decider(answer);
-    let by = if rule.is_empty() {
-        String::new()
-    } else {
-        format!(", by {rule}")
+    let result = answer.get("result").unwrap_or(&Value::Null);
+    let status = result.get("status").and_then(Value::as_u64);
+    let is_decided = |word: &str| records(answer).any(|record| text(record, "decision") == Some(word));
+    let by = match decider(answer) {
+        "" => String::new(),
+        rule => format!(", by {rule}"),
     };
-    let told = |what: String| {
-        format!(
-            "{what}{by} (request {})",
-            answer["requestId"].as_str().unwrap_or("-")
-        )
-    };
+    let id = text(answer, "requestId").unwrap_or("-");
+    let told = |what: String| format!("{what}{by} (request {id})");
+    let closed = "the connection was closed";
     if status == Some(401) {
         return Ok((Expectation::Unauthenticated, told("status 401".to_owned())));
     }
-    if status == Some(403) || decisions.contains(&"deny") {
-        let what = status.map_or_else(
-            || "the connection was closed".to_owned(),
-            |status| format!("status {status}"),
-        );
+    if status == Some(403) || is_decided("deny") {
+        let what = status.map_or_else(|| closed.to_owned(), |status| format!("status {status}"));
         return Ok((Expectation::Deny, told(what)));
     }
-    if let Some(error) = result["error"].as_str() {
-        let was_connected = !result["local"].is_null();
-        if !is_http && was_connected {
-            return Ok((
-                Expectation::Deny,
-                told(format!("the connection was closed: {error}")),
-            ));
+    if let Some(error) = text(result, "error") {
+        // Where a name was not known or nobody listened, there was no connection and no decision.
+        if !is_http && text(result, "local").is_some() {
+            return Ok((Expectation::Deny, told(format!("{closed}: {error}"))));
         }
         return Err(error.to_owned());
     }
     if let Some(status @ 502..=504) = status
-        && !decisions.contains(&"allow")
+        && !is_decided("allow")
     {
         return Err(told(format!("status {status}, and no proxy asked its policy")));
     }
     let what = status.map_or_else(|| "answered".to_owned(), |status| format!("status {status}"));
     Ok((Expectation::Allow, told(what)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_for_what_policy_said() {
+        let hop = |decision: &str| json!({ "record": { "decision": decision, "policy": "ns[a]-policy[b]-rule[0]" } });
+        for (answer, is_http, expected) in [
+            (
+                json!({ "result": { "status": 200 }, "hops": [hop("allow")] }),
+                true,
+                Some(Expectation::Allow),
+            ),
+            (
+                json!({ "result": { "status": 404 }, "hops": [hop("allow")] }),
+                true,
+                Some(Expectation::Allow),
+            ),
+            (
+                json!({ "result": { "status": 403 }, "hops": [] }),
+                true,
+                Some(Expectation::Deny),
+            ),
+            (
+                json!({ "result": { "status": 401 }, "hops": [hop("deny")] }),
+                true,
+                Some(Expectation::Unauthenticated),
+            ),
+            (
+                json!({ "result": { "status": 400 }, "hops": [hop("deny")] }),
+                true,
+                Some(Expectation::Deny),
+            ),
+            (json!({ "result": { "status": 503 }, "hops": [] }), true, None),
+            (
+                json!({ "result": { "status": 503 }, "hops": [hop("allow")] }),
+                true,
+                Some(Expectation::Allow),
+            ),
+            (
+                json!({ "result": { "error": "reset", "local": "127.0.0.1:1" }, "hops": [] }),
+                true,
+                None,
+            ),
+            (
+                json!({ "result": { "error": "closed", "local": "127.0.0.1:1" }, "hops": [] }),
+                false,
+                Some(Expectation::Deny),
+            ),
+            (
+                json!({ "result": { "error": "no such name", "local": null }, "hops": [] }),
+                false,
+                None,
+            ),
+            (
+                json!({ "result": { "status": null }, "hops": [hop("allow")] }),
+                false,
+                Some(Expectation::Allow),
+            ),
+        ] {
+            let found = decision(&answer, is_http).ok().map(|(found, _)| found);
+            assert_eq!(found, expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn what_no_real_request_can_be_is_said() {
+        let claims = serde_json::Map::new();
+        let with = |change: fn(&mut TestRequest)| {
+            let mut request = TestRequest::default();
+            change(&mut request);
+            request
+        };
+        assert_eq!(cannot_be_real(&TestRequest::default()), None);
+        let mut token = TestRequest {
+            claims: Some(claims),
+            ..TestRequest::default()
+        };
+        assert!(cannot_be_real(&token).is_some_and(|why| why.contains("needs a token")));
+        token.token = Some(TestToken::Text("a.b.c".to_owned()));
+        assert_eq!(cannot_be_real(&token), None);
+        assert!(cannot_be_real(&with(|request| request.at = Some(0))).is_some());
+        assert!(cannot_be_real(&with(|request| request.path = Some("*".to_owned()))).is_some());
+    }
 }

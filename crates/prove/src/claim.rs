@@ -7,10 +7,11 @@ use bartizan_types::{NamespacedName, Port, StringMatch};
 
 use crate::diagram::{EMPTY, Set};
 use crate::formula::Formula;
-use crate::problem::{Problem, Sealed, TooLarge};
+use crate::problem::{Problem, TooLarge};
 use crate::request::Request;
 use crate::routes;
 use crate::rule;
+use crate::sealed::Sealed;
 use crate::side::Side;
 use crate::speaker::{Ground, Speaker, text_atom};
 
@@ -168,12 +169,11 @@ fn ask(
     })
 }
 
+/// A request, and what it depends on that is not looked into.
+pub(crate) type Shown = (Request, Vec<Arc<str>>);
+
 /// A request of a set: where one can be had, one that depends on nothing that is not looked into.
-pub(crate) fn example(
-    sealed: &mut Sealed,
-    ground: &Ground,
-    set: Set,
-) -> Result<Option<(Request, Vec<Arc<str>>)>, TooLarge> {
+pub(crate) fn example(sealed: &mut Sealed, ground: &Ground, set: Set) -> Result<Option<Shown>, TooLarge> {
     if set == EMPTY {
         return Ok(None);
     }

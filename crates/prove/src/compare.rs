@@ -8,10 +8,12 @@ use bartizan_types::RuleId;
 use crate::claim::example;
 use crate::diagram::{EMPTY, FULL, Set};
 use crate::formula::Formula;
-use crate::problem::{Callers, Dimension, Problem, Sealed, TooLarge};
+use crate::problem::{Dimension, Problem, TooLarge};
 use crate::request::Request;
+use crate::sealed::Sealed;
 use crate::side::Side;
 use crate::speaker::{Ground, Speaker};
+use crate::words::Callers;
 
 /// Requests that one rule opens or closes.
 #[derive(Clone, PartialEq, Debug)]

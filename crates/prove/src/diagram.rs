@@ -3,6 +3,7 @@
 //! Nodes are shared and reduced, so two sets are equal exactly when their nodes are, and a set is empty exactly when its
 //! node is [`EMPTY`]. What would grow beyond the budget is an error, never a guess.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use crate::bits::Bits;
@@ -145,24 +146,26 @@ impl Diagrams {
         let Some(node) = self.nodes.get(index(set)).cloned() else {
             return Ok(EMPTY);
         };
-        let result = if node.variable > variable {
-            set
-        } else if node.variable == variable {
-            let mut all = if always { FULL } else { EMPTY };
-            for edge in &node.edges {
-                all = if always {
-                    self.and(all, *edge)?
-                } else {
-                    self.or(all, *edge)?
-                };
+        let result = match node.variable.cmp(&variable) {
+            Ordering::Greater => set,
+            Ordering::Equal => {
+                let mut all = if always { FULL } else { EMPTY };
+                for edge in &node.edges {
+                    all = if always {
+                        self.and(all, *edge)?
+                    } else {
+                        self.or(all, *edge)?
+                    };
+                }
+                all
             }
-            all
-        } else {
-            let mut edges = Vec::with_capacity(node.edges.len());
-            for edge in &node.edges {
-                edges.push(self.forget_in(*edge, variable, always, done)?);
+            Ordering::Less => {
+                let mut edges = Vec::with_capacity(node.edges.len());
+                for edge in &node.edges {
+                    edges.push(self.forget_in(*edge, variable, always, done)?);
+                }
+                self.node(node.variable, edges.into())?
             }
-            self.node(node.variable, edges.into())?
         };
         done.insert(set, result);
         Ok(result)
@@ -187,11 +190,14 @@ impl Diagrams {
 
     fn apply(&mut self, operation: Operation, a: Set, b: Set) -> Result<Set, Exhausted> {
         match (operation, a, b) {
-            (Operation::And, EMPTY, _) | (Operation::And, _, EMPTY) => return Ok(EMPTY),
-            (Operation::And, FULL, other) | (Operation::And, other, FULL) => return Ok(other),
+            (Operation::And | Operation::Minus, EMPTY, _)
+            | (Operation::And, _, EMPTY)
+            | (Operation::Minus, _, FULL) => return Ok(EMPTY),
             (Operation::Or, FULL, _) | (Operation::Or, _, FULL) => return Ok(FULL),
-            (Operation::Or, EMPTY, other) | (Operation::Or, other, EMPTY) => return Ok(other),
-            (Operation::Minus, EMPTY, _) | (Operation::Minus, _, FULL) => return Ok(EMPTY),
+            (Operation::And, FULL, other)
+            | (Operation::And, other, FULL)
+            | (Operation::Or, EMPTY, other)
+            | (Operation::Or, other, EMPTY) => return Ok(other),
             (Operation::Minus, _, EMPTY) => return Ok(a),
             (Operation::And | Operation::Or, _, _) if a == b => return Ok(a),
             (Operation::Minus, _, _) if a == b => return Ok(EMPTY),

@@ -244,6 +244,10 @@ impl Reader<'_, '_> {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "what has no order here is not looked into"
+    )]
     fn ordered(&mut self, operator: Operator, left: &Expression, right: &Expression) -> Option<Meaning> {
         // Turned so that the literal is on the right.
         let (value, literal, operator) = match (&left.kind, &right.kind) {
@@ -312,6 +316,10 @@ impl Reader<'_, '_> {
     }
 
     /// A number that a request has.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other kind is no number of a request"
+    )]
     fn number(&mut self, value: &Expression, atom: NumberAtom) -> Option<Meaning> {
         let formula = match &value.kind {
             Kind::Attribute(path) if &**path == "destination.port" => self.speaker.port_atom(atom),
@@ -406,6 +414,7 @@ impl Reader<'_, '_> {
     }
 
     /// A text that is asked about. `is_total` tells whether values of other kinds are false, and not an error.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is read as it is")]
     fn text(&mut self, value: &Expression, asked: &Asked, is_total: bool) -> Option<Meaning> {
         let (value, asked) = match &value.kind {
             Kind::Call {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::bits::Bits;
 use crate::diagram::{FULL, Set};
-use crate::problem::{Dimension, Sealed, Shape, TooLarge};
+use crate::problem::{Dimension, Shape, TooLarge};
+use crate::sealed::Sealed;
 
 impl Sealed {
     /// The requests that can be.
@@ -92,6 +93,7 @@ impl Sealed {
     }
 
     /// What is within another claim is there only where that one is neither absent, a text nor a list.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only claims have claims within")]
     fn outer_law(&mut self, inner: &[Arc<str>], dimensions: &[Dimension]) -> Result<Set, TooLarge> {
         let is_absent = self.is(&Dimension::Shape(inner.to_vec()), Shape::Absent.number())?;
         let mut law = FULL;

@@ -23,13 +23,16 @@ mod problem;
 pub mod request;
 mod routes;
 mod rule;
+mod sealed;
 mod side;
 mod speaker;
 mod text;
+mod words;
 
 pub use claim::{
     Answer, Needs, PlainPort, every_way, every_way_but_through, every_way_on_to, is_alike, never, plain_ports,
 };
 pub use compare::{Change, Responsible, Ways, compare};
-pub use problem::{Callers, TooLarge};
+pub use problem::TooLarge;
 pub use request::{HttpRequest, Request};
+pub use words::Callers;

@@ -8,7 +8,8 @@ use bartizan_mesh::PathRule;
 use bartizan_types::{Peer, Port, SpiffeId};
 use serde_json::{Map, Value as Json};
 
-use crate::problem::{Dimension, Shape, Value};
+use crate::problem::{Dimension, Shape};
+use crate::sealed::Value;
 
 /// One concrete request or connection.
 #[derive(Clone, PartialEq, Debug)]

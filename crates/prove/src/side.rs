@@ -257,13 +257,11 @@ fn nobody(speaker: &mut Speaker<'_>, snapshot: &Snapshot, view: &View, profile: 
             .peekable();
         routes.peek().is_some() && routes.all(|route| route.is_for_people)
     });
-    let is_wanted = match profile.user_credentials {
-        UserCredentials::Optional => Formula::Never,
-        UserCredentials::WhereMarked if view.is_for_people => Formula::Always,
-        UserCredentials::WhereMarked if all_routes_are => is_http,
-        UserCredentials::WhereMarked => Formula::Never,
-        UserCredentials::Everywhere if view.is_for_people => Formula::Always,
-        UserCredentials::Everywhere => is_http,
+    let is_wanted = match (profile.user_credentials, view.is_for_people) {
+        (UserCredentials::WhereMarked | UserCredentials::Everywhere, true) => Formula::Always,
+        (UserCredentials::Everywhere, false) => is_http,
+        (UserCredentials::WhereMarked, false) if all_routes_are => is_http,
+        (UserCredentials::Optional, _) | (UserCredentials::WhereMarked, false) => Formula::Never,
     };
     is_wanted.and(has_user.not())
 }

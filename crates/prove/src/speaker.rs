@@ -299,11 +299,12 @@ impl<'p> Speaker<'p> {
 
     pub(crate) fn tls_fact(&mut self, dimension: Dimension, atom: TextAtom) -> Formula {
         self.has_tls();
-        let known: &[&str] = match &dimension {
-            Dimension::TlsVersion => &["TLSv1.3", "TLSv1.2"],
-            Dimension::Cipher => &["TLS_AES_256_GCM_SHA384"],
-            Dimension::Group => &["X25519MLKEM768"],
-            _ => &[],
+        let known: &[&str] = if dimension == Dimension::TlsVersion {
+            &["TLSv1.3", "TLSv1.2"]
+        } else if dimension == Dimension::Cipher {
+            &["TLS_AES_256_GCM_SHA384"]
+        } else {
+            &["X25519MLKEM768"]
         };
         let preferred = known.iter().map(|&text| text.to_owned()).collect();
         self.problem.atom(dimension, Atom::Text(atom), || Values::Text {

@@ -145,13 +145,12 @@ const MOST_STATES: usize = 400_000;
 /// Classes of one kind of text.
 const MOST_CLASSES: usize = 20_000;
 
+/// Every kind of text begins in this state.
+const START: u32 = 0;
+/// Characters that may stand for all others, the first first.
 const PATTERN_FILLERS: &str = "xyzwvqkjuhgmnoprstlibfeadc0123456789";
 
 impl Texts {
-    fn start(&self) -> u32 {
-        0
-    }
-
     /// The state after one more character; `None` where no text of the kind goes on so.
     fn step(&self, state: u32, character: char) -> Option<u32> {
         match self {
@@ -198,7 +197,7 @@ impl Texts {
     }
 
     fn contains(&self, text: &str) -> bool {
-        let mut state = self.start();
+        let mut state = START;
         for character in text.chars() {
             match self.step(state, character) {
                 Some(next) => state = next,
@@ -240,7 +239,7 @@ impl Texts {
         let mut seen: HashMap<(u32, Box<[u32]>, bool), usize> = HashMap::new();
         let mut back: Vec<(usize, char)> = Vec::new();
         let mut queue = VecDeque::new();
-        let start = (self.start(), joint.start(), false);
+        let start = (START, joint.start(), false);
         seen.insert(start.clone(), 0);
         back.push((usize::MAX, ' '));
         queue.push_back((start, 0));
@@ -434,7 +433,12 @@ impl Joint {
         for (number, atom) in atoms.iter().enumerate() {
             let (folds, atom) = match atom {
                 TextAtom::AnyCase(inner) => (true, &**inner),
-                other => (false, other),
+                other @ (TextAtom::There
+                | TextAtom::NotEmpty
+                | TextAtom::Exact(_)
+                | TextAtom::Prefix(_)
+                | TextAtom::Suffix(_)
+                | TextAtom::Pattern(_)) => (false, other),
             };
             let mut name = |text: &str| {
                 for character in text.chars() {

@@ -21,7 +21,7 @@ use crate::text;
 struct Claim {
     name: String,
     place: String,
-    claim: PolicyClaim,
+    says: PolicyClaim,
 }
 
 /// Judges every claim of the folder and of `--claim`.
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &ProveArgs) -> anyhow::Result<ExitCode> {
     let judged: Vec<(Claim, Outcome)> = claims
         .into_iter()
         .map(|claim| {
-            let outcome = judge::judge(&picture, &claim.claim);
+            let outcome = judge::judge(&picture, &claim.says);
             (claim, outcome)
         })
         .collect();
@@ -93,7 +93,7 @@ fn claims_of(documents: &[Document]) -> Vec<Claim> {
                 Some(Claim {
                     name: document.reference.name.to_string(),
                     place: format!("{}:{}", document.file, document.position.line),
-                    claim: claim.clone(),
+                    says: claim.clone(),
                 })
             } else {
                 None
@@ -144,11 +144,14 @@ fn drawn(claim: &Claim, outcome: &Outcome, sources: &[String]) -> String {
 }
 
 fn example_lines(example: &Example, sources: &[String]) -> String {
-    example
-        .lines(sources)
-        .iter()
-        .map(|line| format!("           {line}\n"))
-        .collect()
+    let mut out = String::new();
+    for line in example.lines(sources) {
+        out += &format!(
+            "           {line}
+"
+        );
+    }
+    out
 }
 
 fn to_json(claim: &Claim, outcome: &Outcome, sources: &[String]) -> Value {

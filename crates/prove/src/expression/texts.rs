@@ -1,6 +1,7 @@
 //! Texts that expressions ask about: which dimension each is, and what a question about it means there.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bartizan_cel::{Expression, Kind, Literal};
@@ -132,6 +133,10 @@ fn literal(text: &str) -> impl Iterator<Item = Piece> {
 }
 
 /// The text that an expression reads, if it reads one.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other kind is no text that is looked into"
+)]
 pub(super) fn asks(kind: &Kind) -> Option<TextOf> {
     match kind {
         Kind::Attribute(path) => Some(match &**path {
@@ -185,6 +190,7 @@ pub(super) fn claim_path(expression: &Expression) -> Option<Vec<Arc<str>>> {
     claim_path_of(expression).filter(|path| !path.is_empty())
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other kind is no claim")]
 fn claim_path_of(expression: &Expression) -> Option<Vec<Arc<str>>> {
     match &expression.kind {
         Kind::Attribute(path) if &**path == "auth.claims" => Some(Vec::new()),
@@ -344,7 +350,7 @@ impl Reader<'_, '_> {
         let snapshot = self.callee.snapshot;
         let addresses: BTreeSet<_> = snapshot
             .workloads()
-            .flat_map(|workload| workload.addresses.iter().map(|address| address.to_canonical()))
+            .flat_map(|workload| workload.addresses.iter().map(IpAddr::to_canonical))
             .collect();
         let mut parts = Vec::new();
         for address in addresses {
@@ -362,6 +368,10 @@ impl Reader<'_, '_> {
         Formula::any(parts)
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "every other text is of the request"
+    )]
     fn of_destination(&self, of: &TextOf) -> Option<String> {
         let view = self.callee.view;
         match of {
@@ -493,6 +503,10 @@ impl Reader<'_, '_> {
     }
 }
 
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "every other text is of the request"
+)]
 fn text_of_workload<'w>(workload: &'w Workload, of: &TextOf) -> Option<&'w str> {
     match of {
         TextOf::SourceLabel(name) => workload.labels.get(&**name).map(String::as_str),

@@ -129,9 +129,8 @@ impl Example {
                 for (name, value) in &http.headers {
                     lines.push(format!("       {name}: {value}"));
                 }
-                match &http.claims {
-                    Some(claims) => lines.push(format!("       token: {}", Value::Object(claims.clone()))),
-                    None => {}
+                if let Some(claims) = &http.claims {
+                    lines.push(format!("       token: {}", Value::Object(claims.clone())));
                 }
             }
             None => lines.push("asks   for a TCP connection".to_owned()),
@@ -178,9 +177,9 @@ impl Example {
         if let Some(http) = &self.request.http {
             for (name, value) in http.claims.iter().flatten() {
                 words.push("--claim".to_owned());
-                words.push(match value {
-                    Value::String(text) => quoted(&format!("{name}={text}")),
-                    other => quoted(&format!("{name}:={other}")),
+                words.push(match value.as_str() {
+                    Some(text) => quoted(&format!("{name}={text}")),
+                    None => quoted(&format!("{name}:={value}")),
                 });
             }
         }

@@ -148,6 +148,8 @@ pub struct ExplainedExpression {
 pub struct FailedField {
     /// Where it is in the policy's `spec`, such as `rules[0].from[0].source.principals`.
     pub field: String,
+    /// The key of a condition of `when`, such as `request.auth.claims[level]`.
+    pub key: Option<String>,
     /// What it asks for.
     pub wanted: Vec<String>,
     /// What was there; `None` when there was nothing.

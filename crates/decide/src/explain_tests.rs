@@ -270,6 +270,7 @@ fn a_user_with_too_low_a_claim_gets_a_change_that_is_for_that_claim() {
     let explanation = with_user(&engine(vec![clearance()], MtlsMode::Strict), Some(&user(&claims)));
     let failed = &explanation.policies[0].rules[0].failed[0];
     assert_eq!(failed.field, "rules[0].when[0].values");
+    assert!(failed.key.is_some(), "{failed:?}");
     assert_eq!(failed.found.as_deref(), Some("\"LOW\""));
     let told = explanation.user.as_ref().unwrap();
     assert_eq!(told.accepted_by, "RequestAuthentication here/users jwtRules[1]");

@@ -142,22 +142,6 @@ impl Answer {
             self.judged.user.as_deref(),
             Some(hop),
         );
-        for (field, words) in [
-            ("audited", "audited by"),
-            (
-                "istio_dry_run_allow_shadow_effective_policy_id",
-                "in dry run let in by",
-            ),
-            (
-                "istio_dry_run_deny_shadow_effective_policy_id",
-                "in dry run denied by",
-            ),
-        ] {
-            let text = hop.text(field);
-            if !text.is_empty() && text != "[]" {
-                out += &format!("{words} {text}\n");
-            }
-        }
         if !was_refused {
             out += &drawn(explanation, &self.picture.positions);
         }

@@ -98,8 +98,35 @@ pub(super) fn failed_field<H: Headers + ?Sized>(
             (Half::Wanted, None) => "there is no value",
             (Half::Wanted, Some(_)) => "no wanted value matches",
         },
+        key: match field {
+            Field::When(when) => rule.when.get(when).map(key),
+            Field::Source(..) | Field::Operation(..) | Field::Expression | Field::Unnamed => None,
+        },
         wanted,
         found,
+    }
+}
+
+/// The condition's `key` as documents write it.
+fn key(condition: &Condition) -> String {
+    match condition {
+        Condition::Header(name, _) => format!("request.headers[{name}]"),
+        Condition::SourceIp(_) => "source.ip".to_owned(),
+        Condition::SourceNamespace(_) => "source.namespace".to_owned(),
+        Condition::SourcePrincipal(_) => "source.principal".to_owned(),
+        Condition::SourceServiceAccount(_) => "source.serviceAccount".to_owned(),
+        Condition::SourceTrustDomain(_) => "source.trustDomain".to_owned(),
+        Condition::DestinationIp(_) => "destination.ip".to_owned(),
+        Condition::DestinationPort(_) => "destination.port".to_owned(),
+        Condition::Sni(_) => "connection.sni".to_owned(),
+        Condition::RemoteIp(_) => "remote.ip".to_owned(),
+        Condition::RequestPrincipal(_) => "request.auth.principal".to_owned(),
+        Condition::RequestAudiences(_) => "request.auth.audiences".to_owned(),
+        Condition::RequestPresenter(_) => "request.auth.presenter".to_owned(),
+        Condition::RequestClaim(path, _) => {
+            let parts: String = path.iter().map(|part| format!("[{part}]")).collect();
+            format!("request.auth.claims{parts}")
+        }
     }
 }
 

@@ -73,7 +73,7 @@ fn of_policy(policy: &ExplainedPolicy, positions: &Positions) -> String {
             .and_then(|name| rule_id(policy.kind, name, rule.rule));
         let place = id.and_then(|id| positions.rule(&id));
         let word = if rule.matched { "matches" } else { "does not match" };
-        out += &format!("  rule {} {word}{}\n", rule.rule, in_brackets(place));
+        out += &format!("  rules[{}] {word}{}\n", rule.rule, in_brackets(place));
         out += &of_rule(rule);
     }
     out
@@ -82,8 +82,12 @@ fn of_policy(policy: &ExplainedPolicy, positions: &Positions) -> String {
 fn of_rule(rule: &ExplainedRule) -> String {
     let mut out = String::new();
     for failed in &rule.failed {
+        let key = failed
+            .key
+            .as_ref()
+            .map_or_else(String::new, |key| format!(" of {key}"));
         out += &format!(
-            "    {}: {}; wanted {}, found {}\n",
+            "    {}{key}: {}; wanted {}, found {}\n",
             failed.field,
             failed.why,
             failed.wanted.join(" or "),
@@ -105,18 +109,15 @@ fn of_rule(rule: &ExplainedRule) -> String {
 }
 
 fn in_brackets(place: Option<Place>) -> String {
-    place.map_or_else(String::new, |place| format!("  ({place})"))
+    place.map_or_else(String::new, |place| format!(" ({place})"))
 }
 
-/// `AuthorizationPolicy shop/cart rule 0 at policies.yaml:3`.
+/// `AuthorizationPolicy shop/cart rules[0] (policies.yaml:3)`.
 fn ruled(rule: &RuleId, positions: &Positions) -> String {
     let place = positions
         .rule(rule)
-        .map_or_else(String::new, |place| format!(" at {place}"));
-    format!(
-        "{} {}/{} rule {}{place}",
-        rule.kind, rule.namespace, rule.policy, rule.rule
-    )
+        .map_or_else(String::new, |place| format!(" ({place})"));
+    format!("{}{place}", crate::cmd::prove::example::rule_words(rule))
 }
 
 /// File and line of everything in the explanation, for programs.

@@ -17,14 +17,16 @@ use serde::Serialize;
 use self::change::{Request, change};
 use self::fields::failed_field;
 use crate::authorize::{
-    Ask, AuthorizerSays, Denied, Verdict, authorize_after, authorize_http, authorize_tcp,
-    authorize_tcp_after, http_subject, tcp_subject,
+    Ask, AuthorizerSays, Verdict, authorize_after, authorize_http, authorize_tcp, authorize_tcp_after,
+    http_subject, tcp_subject,
 };
+use crate::denied::Denied;
 use crate::engine::{Engine, Local};
 use crate::facts::{ConnectionFacts, Headers, HttpFacts};
 use crate::marks::Marks;
-use crate::matching::{Field, Half, Recorder, Subject, rule_matches};
+use crate::matching::{Field, Half, Recorder, rule_matches};
 use crate::path::canonical_path;
+use crate::subject::Subject;
 use crate::user::User;
 
 /// Why a request or a connection is allowed or refused.

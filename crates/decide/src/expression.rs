@@ -10,8 +10,9 @@ use bartizan_types::Labels;
 use percent_encoding::percent_decode_str;
 
 use crate::facts::Headers;
-use crate::matching::{Http, Subject, joined};
+use crate::matching::joined;
 use crate::path::query_of;
+use crate::subject::{Http, Subject};
 
 /// An expression of a rule: a program, or why it is none.
 #[derive(Debug)]

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use crate::authenticate::{Authenticated, TokenRefused, TokenRule, authenticate_again};
-use crate::authorize::{
-    Denied, Reason, authorize_after_asked, authorize_connection, authorize_tcp_after_asked, denied,
-};
+use crate::authorize::{authorize_after_asked, authorize_connection, authorize_tcp_after_asked, denied};
+use crate::denied::{Denied, Reason};
 use crate::engine::Engine;
 use crate::facts::{ConnectionFacts, Headers, HttpFacts};
 use crate::user::User;

@@ -14,7 +14,8 @@ use bartizan_types::{
 
 use super::*;
 use crate::authenticate::{Keys, RefusedKind, authenticate};
-use crate::authorize::{Reason, authorize_tcp};
+use crate::authorize::authorize_tcp;
+use crate::denied::Reason;
 use crate::facts::NoHeaders;
 
 fn name(text: &str) -> NamespacedName {

@@ -8,6 +8,7 @@
 pub mod authenticate;
 pub mod authorize;
 pub mod balance;
+mod denied;
 pub mod engine;
 pub mod explain;
 mod expression;
@@ -22,16 +23,18 @@ mod policy_set;
 pub mod retry;
 pub mod route;
 mod rule_index;
+mod subject;
 pub mod user;
 
 pub use authenticate::{
     Authenticated, Changes, Keys, RefusedKind, TokenRefused, TokenRule, Unauthenticated, authenticate,
 };
 pub use authorize::{
-    Ask, AuthorizerSays, Denied, Permit, Reason, Verdict, authorize_after, authorize_connection,
-    authorize_http, authorize_tcp, authorize_tcp_after,
+    Ask, AuthorizerSays, Permit, Verdict, authorize_after, authorize_connection, authorize_http,
+    authorize_tcp, authorize_tcp_after,
 };
 pub use balance::{Choice, InFlight, choose};
+pub use denied::{Denied, Reason};
 pub use engine::Engine;
 pub use explain::{
     ExplainedExpression, ExplainedPolicy, ExplainedUser, Explanation, explain_http, explain_tcp,

@@ -9,9 +9,10 @@ use bartizan_types::{RuleId, StringMatch};
 use crate::expression::Expression;
 use crate::facts::Headers;
 use crate::marks::{Marks, ShadowResult};
-use crate::matching::{Quiet, Subject, asks_for_http, asks_for_user, rule_matches};
+use crate::matching::{Quiet, asks_for_http, asks_for_user, rule_matches};
 use crate::path::canonical_value;
 use crate::rule_index::{Has, RuleIndex};
+use crate::subject::Subject;
 
 /// The rules of a workload's policies.
 #[derive(Debug)]

@@ -13,7 +13,8 @@ use bartizan_types::{NamespacedName, StringMatch};
 use serde_json::Value;
 
 use crate::facts::Headers;
-use crate::matching::{Subject, template_prefix};
+use crate::matching::template_prefix;
+use crate::subject::Subject;
 use crate::user::{User, claim};
 
 /// A field whose values rules are filed under.

@@ -4,7 +4,7 @@ use bartizan_mesh::{Condition, MtlsMode, TokenLocation, View};
 use bartizan_types::{Peer, RuleId};
 use serde_json::Value;
 
-use crate::authorize::{Denied, Reason};
+use crate::denied::{Denied, Reason};
 use crate::engine::{Engine, Local};
 use crate::facts::ConnectionFacts;
 use crate::user::{User, claim};

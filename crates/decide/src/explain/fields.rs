@@ -7,7 +7,8 @@ use bartizan_types::Peer;
 
 use super::{ExplainedExpression, FailedField};
 use crate::facts::Headers;
-use crate::matching::{Field, Half, Subject};
+use crate::matching::{Field, Half};
+use crate::subject::Subject;
 use crate::user::claim;
 
 pub(super) fn failed_field<H: Headers + ?Sized>(
@@ -124,8 +125,8 @@ fn key(condition: &Condition) -> String {
         Condition::RequestAudiences(_) => "request.auth.audiences".to_owned(),
         Condition::RequestPresenter(_) => "request.auth.presenter".to_owned(),
         Condition::RequestClaim(path, _) => {
-            let parts: String = path.iter().map(|part| format!("[{part}]")).collect();
-            format!("request.auth.claims{parts}")
+            let parts = path.join("][");
+            format!("request.auth.claims[{parts}]")
         }
     }
 }

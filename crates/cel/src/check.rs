@@ -330,7 +330,9 @@ impl<'e> Checker<'e> {
         // Keys are values too when a macro goes over them.
         let key_extents: Vec<Extent> = keys.iter().map(extent_of).collect();
         let extents = values.iter().map(|value| &value.extent);
-        let extent = Extent::of_all(extents.chain(&key_extents)).with_entries(keys.len());
+        let extent = Extent::of_all(extents.chain(&key_extents))
+            .with_entries(keys.len())
+            .for_a_map();
         let cost = steps(values.iter().map(|value| value.cost).chain([1]));
         let kind = Kind::Map(
             keys.into_iter()
@@ -511,8 +513,8 @@ impl<'e> Checker<'e> {
 impl Checked {
     /// Steps to find a key: an attribute's map is looked into by the caller, one that was made here is searched.
     pub(crate) fn look_up(&self) -> u64 {
-        match self.expression.kind {
-            Kind::Attribute(_) => 0,
+        match (&self.expression.kind, &self.expression.of) {
+            (Kind::Attribute(_), Type::Map(..)) => 0,
             _ => self.extent.entries,
         }
     }

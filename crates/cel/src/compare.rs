@@ -50,13 +50,30 @@ fn equal_maps(left: &Map<'_>, right: &Map<'_>, meter: &mut Meter) -> Option<bool
     if left.len() != right.len() {
         return Some(false);
     }
-    for key in left.keys() {
-        let same = match (find(left, &key), find(right, &key)) {
-            (Some(left), Some(right)) => equal(&left, &right, meter)?,
-            _ => false,
-        };
-        if !same {
-            return Some(false);
+    let mut same = |key: &Value<'_>, value: &Value<'_>| {
+        if let Map::Owned(entries) = right {
+            meter.spend(entries.len() as u64)?;
+        }
+        match find(right, key) {
+            Some(other) => equal(value, &other, meter),
+            None => Some(false),
+        }
+    };
+    match left {
+        Map::Owned(entries) => {
+            for (key, value) in entries.iter() {
+                if !same(key, value)? {
+                    return Some(false);
+                }
+            }
+        }
+        Map::Borrowed(map) => {
+            for key in map.keys() {
+                let value = map.find(key);
+                if !value.map_or(Some(false), |value| same(&Value::from(key), &value))? {
+                    return Some(false);
+                }
+            }
         }
     }
     Some(true)

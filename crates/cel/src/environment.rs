@@ -37,6 +37,10 @@ impl Environment {
             }
             child = object;
         }
+        let extent = match of {
+            Type::Map(..) => extent.for_a_map(),
+            _ => extent,
+        };
         self.attributes.insert(path.into(), Declared { of, extent });
         self
     }

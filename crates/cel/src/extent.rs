@@ -55,6 +55,15 @@ impl Extent {
         }
     }
 
+    /// The same of a map: to compare two, each key of one is searched in the other.
+    pub(crate) fn for_a_map(self) -> Self {
+        let searched = self.entries.saturating_mul(self.entries);
+        Self {
+            total: self.total.saturating_add(searched),
+            ..self
+        }
+    }
+
     /// JSON: no text in it has more than `bytes`, no list or map more than `entries`, and written down all of it has at most
     /// `total` bytes.
     pub const fn json(bytes: u64, entries: u64, total: u64) -> Self {

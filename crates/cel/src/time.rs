@@ -55,7 +55,7 @@ impl Timestamp {
         let (year, rest) = number(text, 4)?;
         let (month, rest) = number(rest.strip_prefix('-')?, 2)?;
         let (day, rest) = number(rest.strip_prefix('-')?, 2)?;
-        let (hour, rest) = number(rest.strip_prefix(['T', 't'])?, 2)?;
+        let (hour, rest) = number(rest.strip_prefix('T')?, 2)?;
         let (minute, rest) = number(rest.strip_prefix(':')?, 2)?;
         let (second, rest) = number(rest.strip_prefix(':')?, 2)?;
         let (nanos, rest) = match rest.strip_prefix('.') {
@@ -63,7 +63,7 @@ impl Timestamp {
             None => (0, rest),
         };
         let offset = match rest {
-            "Z" | "z" => 0,
+            "Z" => 0,
             offset if offset.starts_with(['+', '-']) => parse_offset(offset)?,
             _ => return None,
         };

@@ -62,7 +62,17 @@ impl<'c> Choices<'c> {
                 self.condition(next)
             ),
             14 => format!("({} in m)", self.text(next)),
-            15 => self.word(&["has(m.a)", "has(m.z)", "(\"a\" in m)", "(s in u)"]),
+            15 => self.word(&[
+                "has(m.a)",
+                "has(m.z)",
+                "(\"a\" in m)",
+                "(s in u)",
+                "(m == m)",
+                "(m == {\"a\": 1})",
+                "({\"a\": i, \"b\": 2} == {\"b\": 2, \"a\": j})",
+                "m.exists(k, m[k] > 1)",
+                "[m].exists(k, k == m)",
+            ]),
             _ => format!("({} == {})", self.ints(next), self.ints(next)),
         }
     }

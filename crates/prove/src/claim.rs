@@ -14,6 +14,8 @@ use crate::rule;
 use crate::sealed::Sealed;
 use crate::side::Side;
 use crate::speaker::{Ground, Speaker, text_atom};
+use crate::text::TextAtom;
+use crate::words::Callers;
 
 /// What was found out about a claim and one workload.
 #[derive(Clone, PartialEq, Debug)]
@@ -91,24 +93,40 @@ pub fn every_way_on_to(
     })
 }
 
-/// As [`every_way`], leaving out callers of these principals (without `spiffe://`): gateways that only pass on what they let
-/// in themselves.
+/// As [`every_way`], of one caller: a principal (without `spiffe://`), or somebody without an identity.
 ///
 /// # Errors
 /// When the policies cannot be compared within the budget.
-pub fn every_way_but_through(
+pub fn every_way_of(
     snapshot: &Snapshot,
     view: &View,
     needs: &Needs,
-    through: &[String],
+    caller: Option<&str>,
 ) -> Result<Answer, TooLarge> {
     ask(snapshot, view, |speaker| {
-        let gateways: Vec<Formula> = through
-            .iter()
-            .map(|principal| speaker.identity(text_atom(&StringMatch::Exact(principal.as_str().into()))))
-            .collect();
-        needed(speaker, needs).not().and(Formula::any(gateways).not())
+        let is_caller = match caller {
+            Some(principal) => speaker.identity(TextAtom::Exact(principal.to_owned())),
+            None => speaker.has_identity().not(),
+        };
+        needed(speaker, needs).not().and(is_caller)
     })
+}
+
+/// Whom a workload lets in without what is needed.
+///
+/// # Errors
+/// When the policies cannot be compared within the budget.
+pub fn callers_without(snapshot: &Snapshot, view: &View, needs: &Needs) -> Result<Callers, TooLarge> {
+    let ground = Ground::of(snapshot, view);
+    let mut problem = Problem::default();
+    let mut speaker = Speaker::new(&mut problem, &ground, view);
+    let side = Side::of(&mut speaker, snapshot, view);
+    let formula = side.allowed().and(needed(&mut speaker, needs).not());
+    let mut sealed = problem.seal()?;
+    let laws = sealed.laws()?;
+    let without = sealed.set(&formula)?;
+    let without = sealed.diagrams.and(without, laws)?;
+    sealed.callers(without, laws, &ground.identities)
 }
 
 /// The requests that have what is needed.

@@ -30,7 +30,8 @@ mod text;
 mod words;
 
 pub use claim::{
-    Answer, Needs, PlainPort, every_way, every_way_but_through, every_way_on_to, is_alike, never, plain_ports,
+    Answer, Needs, PlainPort, callers_without, every_way, every_way_of, every_way_on_to, is_alike, never,
+    plain_ports,
 };
 pub use compare::{Change, Responsible, Ways, compare};
 pub use problem::TooLarge;

@@ -1,6 +1,7 @@
 //! One claim against everything that the mesh's workloads let in.
 
-use std::cell::RefCell;
+mod ways;
+
 use std::sync::Arc;
 
 use bartizan_config::native::{ClaimCallees, EveryWay, Never, PolicyClaim};
@@ -101,7 +102,7 @@ fn path(written: &bartizan_config::istio::PathMatch) -> PathMatch {
     }
 }
 
-/// At the workload itself, or, for what comes through a gateway, at the gateway: it sends on nothing but what it let in.
+/// Every request that the workload lets in; where it is about a user's claims, every way from outside to it.
 fn every_way(picture: &Picture, claim: &EveryWay) -> Outcome {
     let needs = Needs {
         claims: claim.needs.claims.clone(),
@@ -109,131 +110,20 @@ fn every_way(picture: &Picture, claim: &EveryWay) -> Outcome {
         namespaces: claim.needs.namespaces.clone(),
         mtls: claim.needs.mtls,
     };
-    let snapshot = picture.snapshot();
-    let guards = RefCell::new(Vec::new());
-    let outcome = each(picture, &claim.to, |view| {
-        match bartizan_prove::every_way(snapshot, view, &needs)? {
-            Answer::Holds => Ok(Answer::Holds),
-            broken @ Answer::Broken { .. } => {
-                let guarding = guarding(picture, view, &needs)?;
-                if guarding.is_empty() {
-                    return Ok(broken);
-                }
-                let principals: Vec<String> = guarding
-                    .iter()
-                    .map(|gateway| gateway.identity.principal().to_owned())
-                    .collect();
-                guards
-                    .borrow_mut()
-                    .extend(guarding.iter().filter_map(|gateway| gateway.gateway.clone()));
-                bartizan_prove::every_way_but_through(snapshot, view, &needs, &principals)
-            }
-        }
+    let direct = each(picture, &claim.to, |view| {
+        bartizan_prove::every_way(picture.snapshot(), view, &needs)
     });
-    match outcome {
-        Outcome::Holds { over, mut notes } => {
-            let mut names: Vec<NamespacedName> = guards.into_inner();
-            names.sort();
-            names.dedup();
-            notes.extend(names.iter().map(|name| {
-                format!("what comes through gateway {name} needs it there: the gateway sends on only what it let in")
-            }));
-            Outcome::Holds { over, notes }
-        }
-        Outcome::False { example, mut notes } => {
-            let caller = example.request.peer.identity();
-            let gateway = snapshot
-                .views()
-                .find(|view| view.gateway.is_some() && Some(&view.identity) == caller);
-            let Some(gateway) = gateway else {
-                return Outcome::False { example, notes };
-            };
-            // What breaks it is a gateway's: somebody must be able to make the gateway send it.
-            let services = services_of(picture, &example.callee);
-            match bartizan_prove::every_way_on_to(snapshot, gateway, &needs, &services) {
-                Ok(Answer::Broken { request, .. }) => {
-                    let first = Example::judged(picture, &gateway.workload, *request);
-                    let what = first
-                        .request
-                        .http
-                        .as_ref()
-                        .map_or_else(String::new, |http| format!(" {} {}", http.method, http.target));
-                    if first.allowed && first.goes_on_to(picture, &services) {
-                        notes.push(format!(
-                            "and the gateway {} lets{what} from outside in without it",
-                            gateway.workload
-                        ));
-                        Outcome::False { example, notes }
-                    } else {
-                        Outcome::Undecided {
-                            reasons: vec![format!(
-                                "the gateway {} may send on what breaks it, and no request that makes it do so was found",
-                                gateway.workload
-                            )],
-                            example: Some(example),
-                        }
-                    }
-                }
-                Ok(Answer::Holds) | Err(_) => Outcome::False { example, notes },
+    match direct {
+        Outcome::False { .. } | Outcome::Undecided { .. } if !needs.claims.is_empty() => {
+            let (views, unknown) = callees(picture, &claim.to);
+            if unknown.is_empty() && !views.is_empty() {
+                ways::from_outside(picture, &views, &needs)
+            } else {
+                direct
             }
         }
-        other @ (Outcome::Plain { .. } | Outcome::Undecided { .. }) => other,
-    }
-}
-
-/// The gateways that themselves need it for everything that they may send on to a workload, and whose identity nobody else has.
-fn guarding<'p>(picture: &'p Picture, view: &View, needs: &Needs) -> Result<Vec<&'p View>, TooLarge> {
-    let snapshot = picture.snapshot();
-    let services = services_of(picture, &view.workload);
-    let mut guarding = Vec::new();
-    for gateway in snapshot.views().filter(|view| view.gateway.is_some()) {
-        let is_shared = snapshot
-            .views()
-            .any(|other| other.gateway.is_none() && other.identity == gateway.identity);
-        if !is_shared
-            && bartizan_prove::every_way_on_to(snapshot, gateway, needs, &services)? == Answer::Holds
-        {
-            guarding.push(&**gateway);
-        }
-    }
-    Ok(guarding)
-}
-
-/// The services that a workload serves.
-fn services_of(picture: &Picture, workload: &NamespacedName) -> Vec<NamespacedName> {
-    let snapshot = picture.snapshot();
-    let mut names: Vec<NamespacedName> = Vec::new();
-    let mut hostnames = Vec::new();
-    for service in snapshot.services() {
-        let serves = snapshot.endpoints(&service.name).is_some_and(|endpoints| {
-            endpoints
-                .endpoints
-                .iter()
-                .any(|endpoint| endpoint.workload == *workload)
-        });
-        if serves {
-            names.push(service.name.clone());
-            hostnames.push(&service.hostname);
-        }
-    }
-    // A name that stands for one of them leads there too; names of names are followed to the end.
-    loop {
-        let more: Vec<_> = snapshot
-            .services()
-            .filter(|service| {
-                !names.contains(&service.name)
-                    && service
-                        .alias_of
-                        .as_ref()
-                        .is_some_and(|name| hostnames.contains(&name))
-            })
-            .collect();
-        if more.is_empty() {
-            return names;
-        }
-        for service in more {
-            names.push(service.name.clone());
-            hostnames.push(&service.hostname);
+        Outcome::Holds { .. } | Outcome::False { .. } | Outcome::Plain { .. } | Outcome::Undecided { .. } => {
+            direct
         }
     }
 }
@@ -360,7 +250,7 @@ fn callees<'p>(picture: &'p Picture, to: &ClaimCallees) -> (Vec<&'p View>, Vec<S
     (views, unknown)
 }
 
-fn words(views: &[&View]) -> String {
+pub(super) fn words(views: &[&View]) -> String {
     let names: Vec<String> = views.iter().map(|view| view.workload.to_string()).collect();
     match names.as_slice() {
         [] => "no workload".to_owned(),

@@ -17,6 +17,7 @@ use bartizan_decide::{
 };
 use bartizan_telemetry::{AccessRecord, Edge, EdgeLabels, ResponseFlags, SecurityPolicy, families};
 use bartizan_types::{DecisionId, NamespacedName};
+use bartizan_wire::head::RequestHead;
 use bartizan_wire::relay::{Ended, RelayCounters, relay};
 use bartizan_wire::socket::reset_on_drop;
 use bartizan_wire::stream::{MaybeTls, Prefixed};
@@ -28,6 +29,7 @@ use crate::http::count_judged;
 use crate::noted::Noted;
 use crate::request::outcome::count_denied;
 use crate::request::{Upgraded, ask_tcp};
+use crate::tokens::Known;
 use crate::upstream::{Carried, ConnectError, InFlightGuard, Target, Warrant, application, select};
 use crate::worker::{Registration, What};
 
@@ -87,6 +89,15 @@ struct Outcome<'c> {
     cluster: Option<String>,
     /// The changes that the decision knew of.
     seen: u64,
+    /// The request that the connection was, where it was one.
+    upgraded: Option<Upgrade<'c>>,
+    token_refused: Option<String>,
+}
+
+/// The request that has become a connection of bytes.
+struct Upgrade<'c> {
+    head: &'c RequestHead,
+    user: Option<&'c Known>,
 }
 
 /// Serves a connection of bytes, from the decision to the last byte.
@@ -126,13 +137,18 @@ pub(crate) async fn carry_upgraded(
     upgraded: Upgraded,
 ) {
     let version = connection.worker.engine().snapshot().version().0;
-    let mut outcome = Outcome::begin(connection, version, upgraded.request.seen);
+    let (request, user) = (upgraded.request, upgraded.user);
+    let mut outcome = Outcome::begin(connection, version, request.seen);
+    outcome.upgraded = Some(Upgrade {
+        head: request.head(),
+        user: user.as_deref(),
+    });
     let target = Rc::clone(&upgraded.target);
     let _busy = InFlightGuard::new(&target);
     let mut up = Prefixed::new(upgraded.up, upgraded.bytes);
     outcome.target = Some(Rc::clone(&target));
     outcome.attempts = 1;
-    let judge = |engine: &Arc<Engine>| connection.judge_upgraded_again(&upgraded.request, engine);
+    let judge = |engine: &Arc<Engine>| connection.judge_upgraded_again(&request, engine);
     outcome
         .carry(registration, &mut io, &mut up, &target, judge)
         .await;
@@ -258,6 +274,8 @@ impl<'c> Outcome<'c> {
             version,
             cluster: None,
             seen,
+            upgraded: None,
+            token_refused: None,
         }
     }
 
@@ -270,7 +288,11 @@ impl<'c> Outcome<'c> {
         if let Reason::AuthorizerDenied { .. } | Reason::AuthorizerSilent { .. } = denied.reason {
             self.flags |= ResponseFlags::UAEX;
         }
-        count_denied(self.connection, "tcp", denied);
+        if let Reason::TokenRefused(why) = &denied.reason {
+            self.token_refused = Some(why.clone());
+        }
+        let layer = if self.upgraded.is_some() { "http" } else { "tcp" };
+        count_denied(self.connection, layer, denied);
     }
 
     fn refuse(&mut self, refusal: &Refusal) {
@@ -411,7 +433,22 @@ impl Drop for Outcome<'_> {
             Door::Inbound { port, .. } => self.connection.inbound_edge(port).1,
             Door::Outbound | Door::Gateway { .. } => Arc::clone(&own_side),
         };
+        // Its own line has all of the request; this one says which it was, and who asked.
+        let head = self.upgraded.as_ref().map(|upgraded| upgraded.head);
+        let shown = head.and_then(|head| worker.shared.keyring.without_tokens(&head.target));
+        let user = self
+            .upgraded
+            .as_ref()
+            .and_then(|upgraded| upgraded.user)
+            .map(|known| known.said(worker.changes(), &worker.shared.keyring));
         log.write(&AccessRecord {
+            method: head.map(|head| head.method.as_str().as_bytes()),
+            path: shown.as_deref().or(head.map(|head| &head.target[..])),
+            authority: head.map(RequestHead::authority),
+            user_agent: head.and_then(|head| head.headers.get("user-agent")),
+            request_id: head.and_then(|head| head.headers.get("x-request-id")),
+            request_auth: user.as_deref(),
+            request_auth_error: self.token_refused.as_deref(),
             response_flags: self.flags,
             connection_termination_details: self.details.as_deref(),
             upstream_transport_failure_reason: self.transport_failure.as_deref(),

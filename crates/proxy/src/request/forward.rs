@@ -27,6 +27,7 @@ use super::outcome::Outcome;
 use super::{After, InFlight, Judged, UpgradedRequest, Way, judge_again};
 use crate::connection::{Connection, Door, Objection};
 use crate::http::count_judged;
+use crate::tokens::Known;
 use crate::upstream::{Carried, ConnectError, InFlightGuard, Lease, Target, Warrant, application, select};
 
 /// How often a request is sent at most (Istio's default: two retries).
@@ -42,6 +43,15 @@ pub(crate) struct Upgraded {
     pub(crate) target: Rc<Target>,
     /// The request that it was: by it the connection is judged again.
     pub(crate) request: UpgradedRequest,
+    /// Whose token was accepted.
+    pub(crate) user: Option<Rc<Known>>,
+}
+
+impl UpgradedRequest {
+    /// What was asked for.
+    pub(crate) fn head(&self) -> &RequestHead {
+        &self.head
+    }
 }
 
 /// How a try ended.
@@ -244,6 +254,7 @@ async fn give_back<D: Client>(
                     bytes,
                     target,
                     request,
+                    user: outcome.user.clone(),
                 }));
             }
             connection.worker.upstreams.keep(&target, lease, outcome.start);

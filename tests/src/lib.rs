@@ -8,6 +8,7 @@
     reason = "a test fails by a panic"
 )]
 
+pub mod h2;
 pub mod http;
 pub mod load;
 mod processes;

@@ -2,6 +2,7 @@
 
 use bartizan_tests::{Mesh, Start, repository, run};
 use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -110,4 +111,64 @@ pub(crate) fn with_modules(folder: &std::path::Path) -> Option<(Start, tempfile:
     let mut start = Start::example("telemetry");
     place.path().clone_into(&mut start.documents);
     Some((start, place))
+}
+
+/// An issuer of tokens, by its key.
+pub(crate) struct Key {
+    file: PathBuf,
+    /// What others may know of it, as a member of a key set.
+    pub(crate) public: Value,
+}
+
+impl Key {
+    /// A new one in a file of this folder.
+    pub(crate) fn new(folder: &Path, name: &str) -> Self {
+        let file = folder.join(name);
+        let mut command = Command::new(bartizan_tests::binary());
+        command.args(["token", "new-key", &file.display().to_string()]);
+        let made = run(command, Duration::from_secs(20));
+        assert_eq!(made.code, 0, "{}", made.stderr);
+        let whole: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        let public = whole
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(name, _)| !["d", "p", "q", "dp", "dq", "qi"].contains(&name.as_str()))
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        Self { file, public }
+    }
+
+    /// A token by it: who it is by and about, and more arguments of `bartizan token sign`.
+    pub(crate) fn token(&self, issuer: &str, subject: &str, more: &[&str]) -> String {
+        let mut command = Command::new(bartizan_tests::binary());
+        let file = self.file.display().to_string();
+        command.args(["token", "sign", &file, "--issuer", issuer, "--subject", subject]);
+        command.args(more);
+        let signed = run(command, Duration::from_secs(20));
+        assert_eq!(signed.code, 0, "{}", signed.stderr);
+        signed.stdout.trim().to_owned()
+    }
+}
+
+/// A RequestAuthentication of the gateway `edge` in this namespace, for tokens by these keys.
+pub(crate) fn users_of_edge(namespace: &str, issuer: &str, keys: &[&Key]) -> String {
+    let keys: Vec<&Value> = keys.iter().map(|key| &key.public).collect();
+    format!(
+        r"apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata:
+  name: users
+  namespace: {namespace}
+spec:
+  selector:
+    matchLabels:
+      gateway.networking.k8s.io/gateway-name: edge
+  jwtRules:
+    - issuer: {issuer}
+      forwardOriginalToken: true
+      jwks: '{}'
+",
+        json!({ "keys": keys })
+    )
 }

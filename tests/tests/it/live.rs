@@ -172,14 +172,14 @@ fn a_broken_file_is_refused_whole_and_the_old_version_stays() {
 }
 
 /// A process of `bartizan run` that is spoken to line by line.
-struct Inside {
+pub(crate) struct Inside {
     child: Child,
     write: ChildStdin,
     read: BufReader<ChildStdout>,
 }
 
 impl Inside {
-    fn python(mesh: &Mesh, identity: &str, script: &str) -> Self {
+    pub(crate) fn python(mesh: &Mesh, identity: &str, script: &str) -> Self {
         let mut child = mesh
             .command(&[
                 "run",
@@ -203,7 +203,7 @@ impl Inside {
     }
 
     /// The next line; nothing for ten seconds is the end of the test, and of the process.
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let out = self.read.get_ref().as_fd();
         let mut ready = [PollFd::new(out, PollFlags::POLLIN)];
         if self.read.buffer().is_empty() && poll(&mut ready, 10_000_u16) != Ok(1) {
@@ -215,18 +215,18 @@ impl Inside {
         line.trim_end().to_owned()
     }
 
-    fn say(&mut self, text: &str) {
+    pub(crate) fn say(&mut self, text: &str) {
         writeln!(self.write, "{text}").unwrap();
     }
 
-    fn end(mut self) {
+    pub(crate) fn end(mut self) {
         drop(self.write);
         self.child.wait().unwrap();
     }
 }
 
 /// Opens a connection to `web:7000`, sends each line that it reads, prints what comes back, or how it was closed.
-const LINES: &str = r#"
+pub(crate) const LINES: &str = r#"
 import socket, sys, threading
 s = socket.create_connection(("web", 7000))
 def hear():

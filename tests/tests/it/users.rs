@@ -379,7 +379,7 @@ fn keys_roll_over_under_load_and_the_issuer_may_be_away() {
     let (old, new) = (key("old.jwk"), key("new.jwk"));
     let (old_id, new_id) = (old["kid"].as_str().unwrap(), new["kid"].as_str().unwrap());
     let port = free_port();
-    let Some(mut issuer) = Issuer::start(folder.path(), old_id, &[old.clone()], port) else {
+    let Some(mut issuer) = Issuer::start(folder.path(), old_id, std::slice::from_ref(&old), port) else {
         return;
     };
     let mesh = Mesh::up(&example_of(folder.path(), &format!("http://{}", issuer.address)));
@@ -459,7 +459,7 @@ fn keys_roll_over_under_load_and_the_issuer_may_be_away() {
     }
 
     // The old key is withdrawn: what it signed is refused, as soon as the keys are fetched again.
-    let Some(again) = Issuer::start(folder.path(), new_id, &[new.clone()], port) else {
+    let Some(again) = Issuer::start(folder.path(), new_id, std::slice::from_ref(&new), port) else {
         return;
     };
     eventually(

@@ -4,7 +4,7 @@
 //! node is [`EMPTY`]. What would grow beyond the budget is an error, never a guess.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::bits::Bits;
 
@@ -28,10 +28,24 @@ pub(crate) struct Diagrams {
     left: usize,
 }
 
+/// Most classes lead to the same set, so only those that do not are kept.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Node {
     variable: usize,
-    edges: Box<[Set]>,
+    /// Where most classes lead; of several the first by number.
+    most: Set,
+    /// The classes that lead elsewhere, in order.
+    others: Box<[(usize, Set)]>,
+}
+
+impl Node {
+    fn edge(&self, class: usize) -> Set {
+        self.others
+            .binary_search_by_key(&class, |(class, _)| *class)
+            .ok()
+            .and_then(|at| self.others.get(at))
+            .map_or(self.most, |(_, set)| *set)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -49,7 +63,8 @@ impl Diagrams {
     pub(crate) fn new(widths: Vec<usize>, budget: usize) -> Self {
         let terminal = || Node {
             variable: usize::MAX,
-            edges: Box::default(),
+            most: EMPTY,
+            others: Box::default(),
         };
         Self {
             widths,
@@ -62,11 +77,11 @@ impl Diagrams {
 
     /// The requests whose value of a variable is in one of these classes.
     pub(crate) fn where_in(&mut self, variable: usize, classes: &Bits) -> Result<Set, Exhausted> {
-        let width = self.widths.get(variable).copied().unwrap_or_default();
-        let edges = (0..width)
-            .map(|class| if classes.has(class) { FULL } else { EMPTY })
+        let others = (0..self.width(variable))
+            .filter(|class| classes.has(*class))
+            .map(|class| (class, FULL))
             .collect();
-        self.node(variable, edges)
+        self.node(variable, EMPTY, others)
     }
 
     pub(crate) fn and(&mut self, a: Set, b: Set) -> Result<Set, Exhausted> {
@@ -90,9 +105,9 @@ impl Diagrams {
         let mut at = set;
         while at != FULL {
             let node = self.nodes.get(index(at))?;
-            let class = node.edges.iter().position(|edge| *edge != EMPTY)?;
+            let class = (0..self.width(node.variable)).find(|class| node.edge(*class) != EMPTY)?;
             *classes.get_mut(node.variable)? = class;
-            at = *node.edges.get(class)?;
+            at = node.edge(class);
         }
         Some(classes)
     }
@@ -106,22 +121,37 @@ impl Diagrams {
                 return false;
             };
             let class = classes.get(node.variable).copied().unwrap_or_default();
-            at = node.edges.get(class).copied().unwrap_or(EMPTY);
+            at = node.edge(class);
         }
         true
     }
 
     /// The classes of a variable that occur in a set.
-    pub(crate) fn values(&mut self, set: Set, variable: usize) -> Result<Bits, Exhausted> {
+    pub(crate) fn values(&self, set: Set, variable: usize) -> Bits {
         let mut found = Bits::none();
-        let width = self.widths.get(variable).copied().unwrap_or_default();
-        for class in 0..width {
-            let here = self.where_in(variable, &Bits::one(class))?;
-            if self.and(set, here)? != EMPTY {
-                found.insert(class);
+        let mut seen = HashSet::new();
+        let mut queue = vec![set];
+        while let Some(at) = queue.pop() {
+            if at == EMPTY || !seen.insert(at) {
+                continue;
+            }
+            match self.nodes.get(index(at)).filter(|node| node.variable <= variable) {
+                Some(node) if node.variable == variable => {
+                    for class in (0..self.width(variable)).filter(|class| node.edge(*class) != EMPTY) {
+                        found.insert(class);
+                    }
+                }
+                Some(node) => {
+                    if node.others.len() < self.width(node.variable) {
+                        queue.push(node.most);
+                    }
+                    queue.extend(node.others.iter().map(|(_, set)| *set));
+                }
+                // Below the variable's level every class leads to the same.
+                None => (0..self.width(variable)).for_each(|class| found.insert(class)),
             }
         }
-        Ok(found)
+        found
     }
 
     /// The set without regard to a variable: what is in it for some value, or (`always`) for every value.
@@ -149,8 +179,15 @@ impl Diagrams {
         let result = match node.variable.cmp(&variable) {
             Ordering::Greater => set,
             Ordering::Equal => {
-                let mut all = if always { FULL } else { EMPTY };
-                for edge in &node.edges {
+                let has_most = node.others.len() < self.width(variable);
+                let mut all = if has_most {
+                    node.most
+                } else if always {
+                    FULL
+                } else {
+                    EMPTY
+                };
+                for (_, edge) in &node.others {
                     all = if always {
                         self.and(all, *edge)?
                     } else {
@@ -160,28 +197,56 @@ impl Diagrams {
                 all
             }
             Ordering::Less => {
-                let mut edges = Vec::with_capacity(node.edges.len());
-                for edge in &node.edges {
-                    edges.push(self.forget_in(*edge, variable, always, done)?);
+                let most = self.forget_in(node.most, variable, always, done)?;
+                let mut others = Vec::with_capacity(node.others.len());
+                for (class, edge) in &node.others {
+                    others.push((*class, self.forget_in(*edge, variable, always, done)?));
                 }
-                self.node(node.variable, edges.into())?
+                self.node(node.variable, most, others)?
             }
         };
         done.insert(set, result);
         Ok(result)
     }
 
-    fn node(&mut self, variable: usize, edges: Box<[Set]>) -> Result<Set, Exhausted> {
-        if let Some(first) = edges.first()
-            && edges.iter().all(|edge| edge == first)
-        {
-            return Ok(*first);
+    fn width(&self, variable: usize) -> usize {
+        self.widths.get(variable).copied().unwrap_or_default()
+    }
+
+    /// The node whose classes lead to `most`, but for these, in order.
+    fn node(&mut self, variable: usize, most: Set, mut others: Vec<(usize, Set)>) -> Result<Set, Exhausted> {
+        let width = self.width(variable);
+        // INVARIANT: one form for one function, so that equal sets have equal nodes.
+        let mut counts: BTreeMap<Set, usize> = BTreeMap::new();
+        for (_, set) in &others {
+            *counts.entry(*set).or_default() += 1;
         }
-        let node = Node { variable, edges };
+        *counts.entry(most).or_default() += width - others.len().min(width);
+        let favourite = counts
+            .iter()
+            .max_by_key(|(set, count)| (**count, std::cmp::Reverse(**set)))
+            .map_or(most, |(set, _)| *set);
+        if favourite == most {
+            others.retain(|(_, set)| *set != most);
+        } else {
+            let known: BTreeMap<usize, Set> = others.into_iter().collect();
+            others = (0..width)
+                .map(|class| (class, known.get(&class).copied().unwrap_or(most)))
+                .filter(|(_, set)| *set != favourite)
+                .collect();
+        }
+        if others.is_empty() {
+            return Ok(favourite);
+        }
+        let node = Node {
+            variable,
+            most: favourite,
+            others: others.into(),
+        };
         if let Some(known) = self.shared.get(&node) {
             return Ok(*known);
         }
-        self.left = self.left.checked_sub(node.edges.len()).ok_or(Exhausted)?;
+        self.left = self.left.checked_sub(1 + node.others.len()).ok_or(Exhausted)?;
         let set = u32::try_from(self.nodes.len()).map_err(|_| Exhausted)?;
         self.nodes.push(node.clone());
         self.shared.insert(node, set);
@@ -213,15 +278,29 @@ impl Diagrams {
         }
         let (of_a, of_b) = (self.variable(a), self.variable(b));
         let variable = of_a.min(of_b);
-        let width = self.widths.get(variable).copied().unwrap_or_default();
-        self.left = self.left.checked_sub(width).ok_or(Exhausted)?;
-        let mut edges = Vec::with_capacity(width);
-        for class in 0..width {
-            let a = if of_a == variable { self.edge(a, class) } else { a };
-            let b = if of_b == variable { self.edge(b, class) } else { b };
-            edges.push(self.apply(operation, a, b)?);
+        let (most_of_a, others_of_a) = self.edges(a, of_a == variable);
+        let (most_of_b, others_of_b) = self.edges(b, of_b == variable);
+        let mut classes: Vec<usize> = others_of_a
+            .iter()
+            .chain(&others_of_b)
+            .map(|(class, _)| *class)
+            .collect();
+        classes.sort_unstable();
+        classes.dedup();
+        self.left = self.left.checked_sub(1 + classes.len()).ok_or(Exhausted)?;
+        let most = self.apply(operation, most_of_a, most_of_b)?;
+        let mut others = Vec::with_capacity(classes.len());
+        let (mut at_a, mut at_b) = (others_of_a.iter().peekable(), others_of_b.iter().peekable());
+        for class in classes {
+            let a = at_a
+                .next_if(|(own, _)| *own == class)
+                .map_or(most_of_a, |(_, set)| *set);
+            let b = at_b
+                .next_if(|(own, _)| *own == class)
+                .map_or(most_of_b, |(_, set)| *set);
+            others.push((class, self.apply(operation, a, b)?));
         }
-        let result = self.node(variable, edges.into())?;
+        let result = self.node(variable, most, others)?;
         self.known.insert(key, result);
         Ok(result)
     }
@@ -232,12 +311,12 @@ impl Diagrams {
             .map_or(usize::MAX, |node| node.variable)
     }
 
-    fn edge(&self, set: Set, class: usize) -> Set {
-        self.nodes
-            .get(index(set))
-            .and_then(|node| node.edges.get(class))
-            .copied()
-            .unwrap_or(EMPTY)
+    /// Where the classes of a node lead; a set of a lower level leads to itself.
+    fn edges(&self, set: Set, is_here: bool) -> (Set, Vec<(usize, Set)>) {
+        match self.nodes.get(index(set)).filter(|_| is_here) {
+            Some(node) => (node.most, node.others.to_vec()),
+            None => (set, Vec::new()),
+        }
     }
 }
 
@@ -276,7 +355,8 @@ mod tests {
         assert_eq!(all.minus(FULL, EMPTY).unwrap(), FULL);
         let never = all.minus(a, FULL).unwrap();
         assert_eq!(never, EMPTY);
-        assert_eq!(all.values(left, 0).unwrap(), bits(&[0, 2]));
+        assert_eq!(all.values(left, 0), bits(&[0, 2]));
+        assert_eq!(all.values(ab, 2), bits(&[0, 1, 2, 3]));
         let somewhere = all.forget(left, 2, false).unwrap();
         assert_eq!(somewhere, ab);
         assert_eq!(all.forget(left, 2, true).unwrap(), EMPTY);
@@ -284,7 +364,7 @@ mod tests {
 
     #[test]
     fn a_budget_ends_with_an_error() {
-        let mut all = Diagrams::new(vec![8; 8], 8);
+        let mut all = Diagrams::new(vec![8; 8], 3);
         let a = all.where_in(0, &bits(&[1])).unwrap();
         let b = all.where_in(1, &bits(&[1]));
         assert_eq!(b.and_then(|b| all.and(a, b)), Err(Exhausted));

@@ -15,7 +15,7 @@ use crate::sealed::{Divided, Level, Sealed};
 use crate::text::{TextAtom, Texts};
 
 /// How many edges of decision diagrams one question may make.
-const BUDGET: usize = 40_000_000;
+const BUDGET: usize = 12_000_000;
 
 /// What requests differ in. The order is that of the levels of the diagrams.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

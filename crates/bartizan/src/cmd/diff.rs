@@ -55,6 +55,7 @@ pub(crate) fn run(args: &DiffArgs) -> anyhow::Result<ExitCode> {
             .any(|judged| judged.change.opens == opens)
     };
     let (opens, closes) = (has(true), has(false));
+    let is_undecided = differing.iter().any(|one| one.problem.is_some());
     match args.output {
         Output::Json => println!(
             "{}",
@@ -78,6 +79,7 @@ pub(crate) fn run(args: &DiffArgs) -> anyhow::Result<ExitCode> {
                     (true, true) => "the change opens something and closes something",
                     (true, false) => "the change opens something",
                     (false, true) => "the change only closes something",
+                    (false, false) if is_undecided => "what could be compared lets in the same requests as before",
                     (false, false) => "the same requests are let in as before",
                 }
             );
@@ -92,7 +94,7 @@ pub(crate) fn run(args: &DiffArgs) -> anyhow::Result<ExitCode> {
         ExitCode::from(OPENS)
     } else if fails {
         ExitCode::from(CLOSES)
-    } else if differing.iter().any(|one| one.problem.is_some()) {
+    } else if is_undecided {
         ExitCode::from(CLAIM_UNDECIDED)
     } else {
         ExitCode::SUCCESS

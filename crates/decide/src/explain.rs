@@ -304,7 +304,7 @@ fn profile<H: Headers + ?Sized>(
         UserCredentials::Optional | UserCredentials::WhereMarked | UserCredentials::Everywhere => None,
     };
     says.extend(wants_user);
-    if local.view.mtls == MtlsMode::Strict && subject.identity.is_none() {
+    if local.view.mtls == MtlsMode::Strict && local.view.gateway.is_none() && subject.identity.is_none() {
         says.push("mutual TLS is STRICT: a caller proves an identity");
     }
     says.into_iter()

@@ -22,7 +22,7 @@ pub(crate) fn drawn(explanation: &Explanation, positions: &Positions) -> String 
         );
     }
     for sentence in &explanation.profile {
-        out += &format!("profile: {sentence}\n");
+        out += &format!("{sentence}\n");
     }
     for rule in &explanation.marks.audited {
         out += &format!("audited by {}\n", ruled(rule, positions));
@@ -39,7 +39,7 @@ pub(crate) fn drawn(explanation: &Explanation, positions: &Positions) -> String 
         out += &format!("path as policies see it: {path}\n");
     }
     if explanation.policies.is_empty() {
-        out += "no policy selects this workload\n";
+        out += "no policy was looked at\n";
     }
     for policy in &explanation.policies {
         out += &of_policy(policy, positions);

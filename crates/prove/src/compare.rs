@@ -228,7 +228,7 @@ impl Found {
                 | Dimension::Now
                 | Dimension::Opaque(_) => false,
             };
-            if is_said && let Some(values) = self.sealed.in_words(&dimension, part, self.all)? {
+            if is_said && let Some(values) = self.sealed.in_words(&dimension, part, self.all) {
                 words.push((dimension.words(), values));
             }
         }

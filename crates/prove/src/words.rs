@@ -26,22 +26,19 @@ pub struct Callers {
 impl Sealed {
     /// The values of a text or number dimension that occur in a set, in the words of the patterns that divide it. `None`
     /// when every value that occurs in `all` does.
-    pub(crate) fn in_words(
-        &mut self,
-        dimension: &Dimension,
-        set: Set,
-        all: Set,
-    ) -> Result<Option<Vec<String>>, TooLarge> {
-        let Some((at, variable)) = self.numbers.get(dimension).copied().zip(self.variable(dimension)) else {
-            return Ok(None);
-        };
+    pub(crate) fn in_words(&self, dimension: &Dimension, set: Set, all: Set) -> Option<Vec<String>> {
+        let (at, variable) = self
+            .numbers
+            .get(dimension)
+            .copied()
+            .zip(self.variable(dimension))?;
         let here = self.diagrams.values(set, variable);
         let possible = self.diagrams.values(all, variable);
         if here == possible {
-            return Ok(None);
+            return None;
         }
         let (Some(entry), Some(level)) = (self.entries.get(at), self.levels.get(&at)) else {
-            return Ok(None);
+            return None;
         };
         let (accepted, examples): (&[Bits], Vec<String>) = match &level.classes {
             Divided::Text(classes) | Divided::Elements(classes) => (
@@ -105,7 +102,7 @@ impl Sealed {
             let others = possible.without(&here);
             let (but, beyond) = cover(&others);
             if many(&beyond) == 0 && !but.is_empty() && but.len() <= words.len() + rest {
-                return Ok(Some(vec![format!("all but {}", but.join(", "))]));
+                return Some(vec![format!("all but {}", but.join(", "))]);
             }
             words.extend(
                 (0..width)
@@ -115,7 +112,7 @@ impl Sealed {
                     .map(|example| format!("others such as {example}")),
             );
         }
-        Ok(Some(words))
+        Some(words)
     }
 
     /// The callers of a set: those of `known` (principals), whether there is one in plaintext, and an example of those that

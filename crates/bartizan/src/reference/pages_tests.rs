@@ -16,7 +16,7 @@ fn pages() -> Vec<(String, String)> {
         .iter()
         .map(|name| root().join(name))
         .collect();
-    for folder in ["docs", "examples/bring-your-own"] {
+    for folder in ["docs", "docs/decisions", "examples/bring-your-own"] {
         let entries = std::fs::read_dir(root().join(folder)).unwrap();
         paths.extend(entries.map(|entry| entry.unwrap().path()));
     }
@@ -160,6 +160,54 @@ fn commands_in_the_pages_parse() {
 }
 
 #[test]
+fn links_in_the_pages_lead_somewhere() {
+    let mut links = 0;
+    for (page, text) in pages() {
+        let folder = root().join(&page).parent().unwrap().to_owned();
+        let prose: String = text.split("```").step_by(2).collect::<Vec<_>>().join("\n");
+        for link in prose.split("](").skip(1).filter_map(|rest| rest.split_once(')')) {
+            let (file, anchor) = link.0.split_once('#').unwrap_or((link.0, ""));
+            if file.contains("://") {
+                continue;
+            }
+            links += 1;
+            let path = if file.is_empty() {
+                root().join(&page)
+            } else {
+                folder.join(file)
+            };
+            assert!(path.exists(), "{page} links to {file}, which is not there");
+            if !anchor.is_empty() {
+                let target = std::fs::read_to_string(&path).unwrap();
+                assert!(
+                    target
+                        .lines()
+                        .filter(|line| line.starts_with('#'))
+                        .any(|line| slug(line) == anchor),
+                    "{page} links to {file}#{anchor}, which is not there"
+                );
+            }
+        }
+    }
+    assert!(links >= 30, "{links} links");
+}
+
+/// The anchor of a heading.
+fn slug(heading: &str) -> String {
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter_map(|letter| match letter {
+            ' ' => Some('-'),
+            '-' | '_' => Some(letter),
+            letter => letter.is_alphanumeric().then_some(letter),
+        })
+        .collect()
+}
+
+#[test]
 fn reference_pages_name_everything() {
     let commands = super::commands::page();
     for name in ["up", "explain", "proxy"] {
@@ -198,9 +246,22 @@ fn commands(block: &str) -> Vec<Vec<String>> {
             match word.as_str() {
                 "|" | "&&" | "||" | ";" | "&" => found.push(std::mem::take(&mut words)),
                 "sudo" if words.is_empty() => {}
+                // `NAME=$(command …)`
+                word if words.is_empty() && word.contains("=$(") => {
+                    words.extend(word.split_once("$(").map(|(_, first)| first.to_owned()));
+                    line.ends_with(')')
+                        .then_some(())
+                        .expect("one command, to the line's end");
+                }
                 word if words.is_empty() && word.contains('=') && !word.starts_with('-') => {}
                 _ => words.push(word),
             }
+        }
+        if line.contains("=$(") {
+            words
+                .last_mut()
+                .into_iter()
+                .for_each(|last| *last = last.trim_end_matches(')').to_owned());
         }
         found.push(words);
     }
@@ -209,6 +270,15 @@ fn commands(block: &str) -> Vec<Vec<String>> {
         .map(without_redirections)
         .filter(|words| !words.is_empty())
         .collect()
+}
+
+#[test]
+fn a_command_in_an_assignment_is_one() {
+    let found = commands("TOKEN=$(bartizan token sign key.jwk \\\n  --subject ana)\n");
+    assert_eq!(
+        found,
+        [["bartizan", "token", "sign", "key.jwk", "--subject", "ana"]]
+    );
 }
 
 fn without_redirections(words: Vec<String>) -> Vec<String> {

@@ -441,6 +441,11 @@ impl Reader<'_, '_> {
             return Some(Meaning::of(formula, Formula::Always));
         }
         let of = asks(&value.kind)?;
+        if let TextOf::Header(name) = &of
+            && self.speaker.read_by_line.contains(name)
+        {
+            return None;
+        }
         if let TextOf::Claim(path) = &of {
             let is_text = self.speaker.shape(path, Shape::Text);
             let absent = self.speaker.shape(path, Shape::Absent);

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bartizan_mesh::{
-    AcrossNamespaces, Action, KeySource, MtlsMode, Policy, PolicyName, Profile, Snapshot, UserCredentials,
-    View, WithoutPolicy,
+    AcrossNamespaces, Action, Condition, KeySource, MtlsMode, Policy, PolicyName, Profile, Snapshot,
+    UserCredentials, View, WithoutPolicy,
 };
 use bartizan_types::{Protocol, RuleId};
 
@@ -40,6 +40,10 @@ pub(crate) struct Side {
 
 impl Side {
     /// Reads a workload's view.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "only one condition is about headers"
+    )]
     pub(crate) fn of(speaker: &mut Speaker<'_>, snapshot: &Snapshot, view: &View) -> Self {
         let profile = snapshot
             .settings()
@@ -50,6 +54,20 @@ impl Side {
             AcrossNamespaces::AsWritten => None,
             AcrossNamespaces::Named => Some(is_of_this_namespace.clone()),
         };
+        // A header has one line here. What rules let in with several, they let in with the first of them alone: each line must
+        // match what allows, and any line is enough for what denies. Only where an expression reads the same lines as one text
+        // could several let in what one does not, and there the expression stays open.
+        speaker.read_by_line = view
+            .policies
+            .iter()
+            .filter_map(|name| snapshot.policy(name))
+            .flat_map(|policy| &policy.rules)
+            .flat_map(|rule| &rule.when)
+            .filter_map(|condition| match condition {
+                Condition::Header(name, _) => Some(Arc::clone(name)),
+                _ => None,
+            })
+            .collect();
         let (mut denies, mut allows, mut authorizers) = (Vec::new(), Vec::new(), Vec::new());
         let mut has_allow = false;
         for name in &view.policies {

@@ -1,5 +1,6 @@
 //! Atoms in the words of policies: each asks one thing of one dimension, and says what values that dimension has.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -96,6 +97,8 @@ pub(crate) struct Speaker<'p> {
     pub(crate) ground: &'p Ground,
     /// The client's address is that of the connection.
     pub(crate) remote_is_source: bool,
+    /// Headers that conditions of rules read line by line; an expression reads the lines as one text.
+    pub(crate) read_by_line: BTreeSet<Arc<str>>,
 }
 
 impl<'p> Speaker<'p> {
@@ -104,6 +107,7 @@ impl<'p> Speaker<'p> {
             problem,
             ground,
             remote_is_source: view.remote == RemoteAddress::default(),
+            read_by_line: BTreeSet::new(),
         }
     }
 

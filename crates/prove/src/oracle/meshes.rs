@@ -87,7 +87,7 @@ pub(super) const TEMPLATES: &[&str] = &[
     "/{*}/a/{**}/b",
 ];
 pub(super) const HOSTS: &[&str] = &["h", "h:80", "H*", "*.h", "*", "*:80", "h."];
-pub(super) const VALUES: &[&str] = &["*", "v", "v*", "*v", "vv", "", "a,b"];
+pub(super) const VALUES: &[&str] = &["*", "*", "*", "v", "v*", "*v", "vv", "", "a,b"];
 pub(super) const SNIS: &[&str] = &["*", "s", "s*", "*.s"];
 pub(super) const ISSUERS: &[&str] = &["https://i", "i"];
 pub(super) const USERS: &[&str] = &[
@@ -178,8 +178,8 @@ pub(super) fn operation(dice: &mut Dice) -> Operation {
 
 pub(super) fn condition(dice: &mut Dice) -> Condition {
     let claim = |path: &[&str]| path.iter().map(|name| Arc::from(*name)).collect::<Vec<_>>();
-    match dice.below(16) {
-        0 => Condition::Header(dice.of(&["x-a", "x-b"]).into(), texts(dice, VALUES)),
+    match dice.below(18) {
+        0 | 16 | 17 => Condition::Header(dice.of(&["x-a", "x-b"]).into(), texts(dice, VALUES)),
         1 => Condition::SourceIp(values(dice, BLOCKS, block)),
         2 => Condition::SourceNamespace(values(dice, NAMESPACES, |text| Arc::from(text))),
         3 => Condition::SourcePrincipal(texts(dice, PRINCIPALS)),

@@ -98,7 +98,10 @@ fn the_claims_of_the_example_hold_and_others_are_refuted_with_a_request_that_pas
     let sensors = of("sensors-stay-out");
     assert_eq!(sensors["answer"], "false");
     assert_eq!(sensors["example"]["from"], "sensors/sensor-gateway");
-    assert_eq!(sensors["example"]["request"]["path"], "/telemetry.v1.Readings/Post");
+    assert_eq!(
+        sensors["example"]["request"]["path"],
+        "/telemetry.v1.Readings/Post"
+    );
     assert_eq!(
         sensors["example"]["rule"],
         "AuthorizationPolicy mission-services/data-processor-policy rules[0]"
@@ -118,7 +121,9 @@ fn a_way_from_outside_that_needs_no_clearance_is_told_hop_by_hop() {
     let refuted = bartizan(&["prove", &text(open.path())]);
     assert_eq!(refuted.code, 7, "{}{}", refuted.stdout, refuted.stderr);
     assert!(
-        refuted.stdout.contains("the way: outside -> mission-edge/edge-bartizan-0 -> "),
+        refuted
+            .stdout
+            .contains("the way: outside -> mission-edge/edge-bartizan-0 -> "),
         "{}",
         refuted.stdout
     );
@@ -140,24 +145,42 @@ fn a_change_is_told_with_the_rule_and_a_request_that_decides_differently() {
     let same = bartizan(&["diff", &example(), &example()]);
     assert_eq!(same.code, 0, "{}{}", same.stdout, same.stderr);
 
-    let wider = changed(r#"paths: ["/v1/ingest/*"]"#, r#"paths: ["/v1/ingest/*", "/v1/bulk"]"#);
+    let wider = changed(
+        r#"paths: ["/v1/ingest/*"]"#,
+        r#"paths: ["/v1/ingest/*", "/v1/bulk"]"#,
+    );
     let wider = text(wider.path());
     let opens = bartizan(&["diff", &example(), &wider, "--output", "json"]);
     assert_eq!(opens.code, 9, "{}{}", opens.stdout, opens.stderr);
     let told = told(&opens);
-    assert_eq!((&told["opens"], &told["closes"]), (&Value::Bool(true), &Value::Bool(false)));
+    assert_eq!(
+        (&told["opens"], &told["closes"]),
+        (&Value::Bool(true), &Value::Bool(false))
+    );
     let workload = &told["workloads"][0];
     assert_eq!(workload["workload"], "mission-services/telemetry-ingest");
     let change = &workload["changes"][0];
     assert_eq!(change["after"]["request"]["path"], "/v1/bulk");
     assert_eq!(change["after"]["allowed"], true);
     assert_eq!(change["before"]["allowed"], false);
-    assert!(change["rule"].as_str().unwrap().contains("telemetry-ingest-policy rules[0]"), "{change}");
+    assert!(
+        change["rule"]
+            .as_str()
+            .unwrap()
+            .contains("telemetry-ingest-policy rules[0]"),
+        "{change}"
+    );
     assert_eq!(shown(&change["after"]), 0);
     assert_eq!(shown(&change["before"]), 4);
 
     // The other way round it only closes.
     assert_eq!(bartizan(&["diff", &wider, &example()]).code, 10);
-    assert_eq!(bartizan(&["diff", &wider, &example(), "--fail-on", "opens"]).code, 0);
-    assert_eq!(bartizan(&["diff", &example(), &wider, "--fail-on", "closes"]).code, 0);
+    assert_eq!(
+        bartizan(&["diff", &wider, &example(), "--fail-on", "opens"]).code,
+        0
+    );
+    assert_eq!(
+        bartizan(&["diff", &example(), &wider, "--fail-on", "closes"]).code,
+        0
+    );
 }

@@ -79,7 +79,8 @@ pub(crate) fn run(args: &DiffArgs) -> anyhow::Result<ExitCode> {
                     (true, true) => "the change opens something and closes something",
                     (true, false) => "the change opens something",
                     (false, true) => "the change only closes something",
-                    (false, false) if is_undecided => "what could be compared lets in the same requests as before",
+                    (false, false) if is_undecided =>
+                        "what could be compared lets in the same requests as before",
                     (false, false) => "the same requests are let in as before",
                 }
             );

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bartizan_tests::{Ended, binary, repository, run};
 use serde_json::Value;
 
-const CLAIMS: &str = r#"
+const CLAIMS: &str = r"
 apiVersion: bartizan.dev/v1alpha1
 kind: PolicyClaim
 metadata: {name: sensors-stay-out}
@@ -31,12 +31,12 @@ metadata: {name: of-nothing}
 spec:
   never:
     to: {services: [misspelt.mission-services]}
-"#;
+";
 
 fn bartizan(words: &[&str]) -> Ended {
     let mut command = Command::new(binary());
     command.args(words);
-    run(command, Duration::from_secs(60))
+    run(command, Duration::from_mins(1))
 }
 
 fn told(ended: &Ended) -> Value {
@@ -73,7 +73,7 @@ fn shown(example: &Value) -> i32 {
     let script = command.replacen("bartizan", binary().to_str().unwrap(), 1);
     let mut shell = Command::new("sh");
     shell.args(["-c", &script]);
-    run(shell, Duration::from_secs(60)).code
+    run(shell, Duration::from_mins(1)).code
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bartizan_tests::{Ended, Mesh, Start, binary, repository, run};
 use serde_json::Value;
 
-const WRONG: &str = r#"
+const WRONG: &str = r"
 apiVersion: bartizan.dev/v1alpha1
 kind: PolicyTest
 metadata: {name: wrong, namespace: mission-services}
@@ -26,13 +26,13 @@ spec:
       to: reading-store.mission-services:7000
       expect: ALLOW
       by: AuthorizationPolicy mission-services/telemetry-query-policy
-"#;
+";
 
 /// `bartizan test`, without a mesh.
 fn test(folder: &Path, more: &[&str]) -> Ended {
     let mut command = Command::new(binary());
     command.arg("test").arg(folder).args(more);
-    run(command, Duration::from_secs(60))
+    run(command, Duration::from_mins(1))
 }
 
 /// What came of the test of this name.

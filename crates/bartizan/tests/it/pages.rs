@@ -159,7 +159,12 @@ fn the_pages_show_what_the_program_says() {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         for block in blocks.iter().rev().filter(|block| block.language == "yaml") {
             let name = block.lines.first().and_then(|line| line.strip_prefix("# "));
-            if let Some(name) = name.filter(|name| name.ends_with(".yaml") && !name.contains([' ', '/'])) {
+            if let Some(name) = name.filter(|name| {
+                Path::new(name)
+                    .extension()
+                    .is_some_and(|extension| extension == "yaml")
+                    && !name.contains([' ', '/'])
+            }) {
                 fs::write(folder.path().join(name), block.lines.join("\n")).unwrap();
             }
         }

@@ -245,7 +245,7 @@ fn read_request(value: Value<'_>) -> Option<TestRequest> {
         let source_ip = address("sourceIp");
         let remote_ip = address("remoteIp");
         let at = fields.get("at").and_then(|value| value.parse(names::timestamp));
-        let token = read_token(&fields, claims.is_some());
+        let token = read_token(fields, claims.is_some());
         Some(TestRequest {
             method,
             path,

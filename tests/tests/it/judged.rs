@@ -9,7 +9,7 @@ use bartizan_tests::h2::{Connection, Event};
 use bartizan_tests::{Mesh, eventually};
 use serde_json::Value;
 
-use crate::lab::{Key, documents, users_of_edge};
+use crate::lab::{Key, change, documents, serve, users_of_edge};
 use crate::live::{Inside, LINES};
 
 /// What "within a second" allows.
@@ -321,9 +321,12 @@ fn what_is_open_ends_with_its_right() {
     let folder = tempfile::tempdir().unwrap();
     let (stays, goes) = (Key::new(folder.path(), "stays"), Key::new(folder.path(), "goes"));
     let mesh = Mesh::up(&documents("origin"));
-    mesh.write_document("policies.yaml", POLICIES);
-    mesh.write_document("users.yaml", &users_of_edge("lab", ISSUER, &[&stays, &goes]));
-    mesh.settle();
+    serve(&mesh, "policies.yaml", POLICIES);
+    serve(
+        &mesh,
+        "users.yaml",
+        &users_of_edge("lab", ISSUER, &[&stays, &goes]),
+    );
     let gateway = mesh.gateway();
     let (staying, going) = (stays.token(ISSUER, "ana", &[]), goes.token(ISSUER, "bob", &[]));
 
@@ -343,8 +346,9 @@ fn what_is_open_ends_with_its_right() {
     doomed.ends_by("a policy", || mesh.write_document("deny.yaml", DENY));
     kept(&mesh);
     are_on_record(&mesh, "policy", true, "no-more", "lab/no-more");
-    std::fs::remove_file(mesh.documents.join("deny.yaml")).unwrap();
-    mesh.settle();
+    change(&mesh, || {
+        std::fs::remove_file(mesh.documents.join("deny.yaml")).unwrap()
+    });
 
     let doomed = Doomed::open(&mesh, "rule", None, None);
     doomed.ends_by("an access rule", || mesh.write_document("rules.yaml", RULES));

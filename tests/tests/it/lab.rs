@@ -113,6 +113,22 @@ pub(crate) fn with_modules(folder: &std::path::Path) -> Option<(Start, tempfile:
     Some((start, place))
 }
 
+/// Changes the documents, and waits until every proxy serves what they say then.
+pub(crate) fn change(mesh: &Mesh, change: impl FnOnce()) {
+    let version = || mesh.status()["version"].as_u64();
+    let before = version();
+    change();
+    bartizan_tests::eventually("the change is read", Duration::from_secs(10), || {
+        version() > before
+    });
+    mesh.settle();
+}
+
+/// Writes one of the documents, and waits until every proxy serves it.
+pub(crate) fn serve(mesh: &Mesh, name: &str, text: &str) {
+    change(mesh, || mesh.write_document(name, text));
+}
+
 /// An issuer of tokens, by its key.
 pub(crate) struct Key {
     file: PathBuf,
@@ -153,20 +169,23 @@ impl Key {
 
 /// A RequestAuthentication of the gateway `edge` in this namespace, for tokens by these keys.
 pub(crate) fn users_of_edge(namespace: &str, issuer: &str, keys: &[&Key]) -> String {
+    let selector = "  selector:\n    matchLabels:\n      gateway.networking.k8s.io/gateway-name: edge\n";
+    users_of(namespace, issuer, keys, true).replace("spec:\n", &format!("spec:\n{selector}"))
+}
+
+/// The same for everything in the namespace, with or without handing tokens on.
+pub(crate) fn users_of(namespace: &str, issuer: &str, keys: &[&Key], is_handed_on: bool) -> String {
     let keys: Vec<&Value> = keys.iter().map(|key| &key.public).collect();
     format!(
-        r"apiVersion: security.istio.io/v1
+        "apiVersion: security.istio.io/v1
 kind: RequestAuthentication
 metadata:
   name: users
   namespace: {namespace}
 spec:
-  selector:
-    matchLabels:
-      gateway.networking.k8s.io/gateway-name: edge
   jwtRules:
     - issuer: {issuer}
-      forwardOriginalToken: true
+      forwardOriginalToken: {is_handed_on}
       jwks: '{}'
 ",
         json!({ "keys": keys })

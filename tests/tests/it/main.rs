@@ -22,6 +22,7 @@ mod identity;
 mod judged;
 mod lab;
 mod live;
+mod nist;
 mod observe;
 mod peers;
 mod policy_tests;

@@ -9,7 +9,7 @@ use bartizan_tests::h2::Connection;
 use bartizan_tests::{Mesh, repository};
 use serde_json::Value;
 
-use crate::lab::documents;
+use crate::lab::{documents, serve};
 
 /// What policy keeps, at the gateway and at the application, and what each lets in.
 fn policies(allowed: &str) -> String {
@@ -486,8 +486,7 @@ fn hosts_are_what_policy_read(mesh: &Mesh) {
 #[test]
 fn under_zero_trust_nothing_comes_to_the_kept_page() {
     let mesh = Mesh::up(&documents("origin"));
-    mesh.write_document("policies.yaml", &policies("/public/*"));
-    mesh.settle();
+    serve(&mesh, "policies.yaml", &policies("/public/*"));
     let heads: Vec<String> = TARGETS.iter().map(|target| head(target)).collect();
     let (outside, inside) = (outside(&mesh, &heads), inside(&mesh, &heads));
     for (at, target) in TARGETS.iter().enumerate() {
@@ -544,7 +543,7 @@ fn forwarded() -> Vec<(String, Vec<Option<String>>)> {
 #[test]
 fn under_istio_the_application_gets_what_policy_read() {
     let mesh = Mesh::up(&documents("origin").with(&["--profile", "istio"]));
-    mesh.write_document("policies.yaml", &policies("/*"));
+    serve(&mesh, "policies.yaml", &policies("/*"));
     let table = forwarded();
     assert!(table.len() > 60, "{} cases", table.len());
     let is_kept = |path: &str| path.starts_with("/admin") || path.starts_with("/public/admin");
@@ -554,13 +553,13 @@ fn under_istio_the_application_gets_what_policy_read() {
         .iter()
         .enumerate()
     {
-        mesh.write_document(
+        serve(
+            &mesh,
             "mesh.yaml",
             &format!(
                 "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: istio\n  namespace: istio-system\ndata:\n  mesh: |\n    pathNormalization:\n      normalization: {name}\n"
             ),
         );
-        mesh.settle();
         // One hop that normalizes: exactly what Envoy forwards, and refused exactly where policy means what is forwarded.
         for ((target, forwarded), said) in table.iter().zip(inside(&mesh, &targets)) {
             let expected = forwarded[mode].as_deref();

@@ -160,6 +160,24 @@ fn commands_in_the_pages_parse() {
 }
 
 #[test]
+fn the_agents_policy_in_the_pages_is_that_of_the_tests() {
+    let policy = std::fs::read_to_string(root().join("tests/peers/opa/policy.rego")).unwrap();
+    let mut shown = 0;
+    for (page, text) in pages() {
+        for (line, block) in blocks(&text, &["rego"]) {
+            for part in block.split("\n\n") {
+                shown += 1;
+                assert!(
+                    policy.contains(part.trim_end()),
+                    "{page}:{line}: not in policy.rego:\n{part}"
+                );
+            }
+        }
+    }
+    assert!(shown > 3, "{shown} parts of policies");
+}
+
+#[test]
 fn links_in_the_pages_lead_somewhere() {
     let mut links = 0;
     for (page, text) in pages() {

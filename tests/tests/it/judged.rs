@@ -347,7 +347,7 @@ fn what_is_open_ends_with_its_right() {
     kept(&mesh);
     are_on_record(&mesh, "policy", true, "no-more", "lab/no-more");
     change(&mesh, || {
-        std::fs::remove_file(mesh.documents.join("deny.yaml")).unwrap()
+        std::fs::remove_file(mesh.documents.join("deny.yaml")).unwrap();
     });
 
     let doomed = Doomed::open(&mesh, "rule", None, None);

@@ -27,6 +27,7 @@ mod observe;
 mod peers;
 mod policy_tests;
 mod rebuild;
+mod rest;
 mod sandbox;
 mod soak;
 mod survive;

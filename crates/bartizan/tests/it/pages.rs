@@ -118,7 +118,7 @@ fn is_same(shown: &[String], said: &[String]) -> bool {
     match shown.split_first() {
         None => said.is_empty(),
         Some((first, rest)) if first == LEFT_OUT => {
-            (0..=said.len()).any(|skipped| is_same(rest, &said[skipped..]))
+            (0..=said.len()).any(|left_out| said.get(left_out..).is_some_and(|said| is_same(rest, said)))
         }
         Some((first, rest)) => said
             .split_first()
@@ -131,7 +131,7 @@ fn without_blank_ends(lines: &[String]) -> &[String] {
         .iter()
         .rposition(|line| !line.is_empty())
         .map_or(0, |last| last + 1);
-    &lines[..end]
+    lines.get(..end).unwrap_or_default()
 }
 
 #[test]

@@ -71,6 +71,8 @@ pub(crate) struct Judged {
     pub(crate) user: Option<Arc<User>>,
     /// An external authorizer is asked first, and taken to agree.
     pub(crate) asks: bool,
+    /// No rule accepts the token, so that no policy is looked at.
+    pub(crate) is_token_refused: bool,
 }
 
 impl Picture {
@@ -200,6 +202,7 @@ impl Picture {
                 status: verdict.map_or_else(|denied| denied.status(), |_| 200),
                 user: None,
                 asks,
+                is_token_refused: false,
             });
         };
         let user = match http.claims {
@@ -231,6 +234,7 @@ impl Picture {
             status: verdict.map_or_else(|denied| denied.status(), |_| 200),
             user,
             asks,
+            is_token_refused: false,
         })
     }
 
@@ -317,6 +321,7 @@ impl Picture {
             status: 401,
             user: None,
             asks: false,
+            is_token_refused: true,
         }
     }
 

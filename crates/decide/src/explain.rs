@@ -308,7 +308,7 @@ fn profile<H: Headers + ?Sized>(
         says.push("mutual TLS is STRICT: a caller proves an identity");
     }
     says.into_iter()
-        .map(|text| format!("profile {}: {text}", profile.name))
+        .map(|text| format!("{}: {text}", profile.name))
         .collect()
 }
 

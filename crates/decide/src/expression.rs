@@ -40,8 +40,11 @@ impl Expression {
 
     /// Whether it is true. Where it cannot be evaluated it does not allow, and it does deny.
     pub(crate) fn holds<H: Headers + ?Sized>(&self, action: Action, subject: &Subject<'_, H>) -> bool {
-        self.evaluate(subject, &Seen::new(subject))
-            .unwrap_or(action != Action::Allow)
+        let fails_to = action != Action::Allow;
+        match self.program(subject) {
+            Ok(program) => program.evaluate(&Seen::new(subject)).unwrap_or(fails_to),
+            Err(_) => fails_to,
+        }
     }
 
     /// What it says, and the values that it read for that.
@@ -50,29 +53,34 @@ impl Expression {
             seen: Seen::new(subject),
             read: RefCell::default(),
         };
-        let value = self.evaluate(subject, &recording);
+        let value = self.program(subject).and_then(|program| {
+            program
+                .evaluate(&recording)
+                .map_err(|error| match program.text().get(error.range()) {
+                    Some(part) => Cow::Owned(format!("{error} at `{part}`")),
+                    None => Cow::Owned(error.to_string()),
+                })
+        });
+        let value = value.map_err(Cow::into_owned);
         Read {
             value,
             values: recording.read.into_inner().into_iter().collect(),
         }
     }
 
-    fn evaluate<H: Headers + ?Sized>(
-        &self,
-        subject: &Subject<'_, H>,
-        activation: &dyn Activation,
-    ) -> Result<bool, String> {
-        let program = self.0.as_ref().map_err(Clone::clone)?;
+    /// The program, where it can be evaluated at all; why not, costs nothing to say.
+    fn program<H: Headers + ?Sized>(&self, subject: &Subject<'_, H>) -> Result<&Program, Cow<'_, str>> {
+        let program = self
+            .0
+            .as_ref()
+            .map_err(|problem| Cow::Borrowed(problem.as_str()))?;
         // Not even the half that does not need it counts: what a rule says of requests says nothing of connections.
         if subject.http.is_none() && (program.uses("request") || program.uses("auth")) {
-            return Err("it speaks of a request, and this is a connection of bytes".to_owned());
+            return Err(Cow::Borrowed(
+                "it speaks of a request, and this is a connection of bytes",
+            ));
         }
-        program
-            .evaluate(activation)
-            .map_err(|error| match program.text().get(error.range()) {
-                Some(part) => format!("{error} at `{part}`"),
-                None => error.to_string(),
-            })
+        Ok(program)
     }
 }
 

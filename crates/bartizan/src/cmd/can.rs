@@ -122,7 +122,11 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
             return Err(Exit::error(USAGE, "only the matrix is told as CSV or SVG"));
         }
         CanOutput::Text => {
-            print!("{}", drawn(explanation, &picture.positions));
+            if judged.is_token_refused {
+                println!("denied: {}", explanation.reason);
+            } else {
+                print!("{}", drawn(explanation, &picture.positions));
+            }
             if judged.asks {
                 println!("an external authorizer is asked first; this is what holds when it agrees");
             }

@@ -59,7 +59,7 @@ pub(crate) fn run(
         ));
     }
     let live = if args.live {
-        Some(live::Mesh::of(place()?)?)
+        Some(live::Mesh::of(place()?, &args.sources)?)
     } else {
         None
     };

@@ -16,7 +16,12 @@ fn pages() -> Vec<(String, String)> {
         .iter()
         .map(|name| root().join(name))
         .collect();
-    for folder in ["docs", "docs/decisions", "examples/bring-your-own"] {
+    for folder in [
+        "docs",
+        "docs/decisions",
+        "examples/bring-your-own",
+        "examples/telemetry",
+    ] {
         let entries = std::fs::read_dir(root().join(folder)).unwrap();
         paths.extend(entries.map(|entry| entry.unwrap().path()));
     }

@@ -66,10 +66,13 @@ pub(super) fn change(
 /// policies speak of users, the user and the claims that they ask for.
 fn allow_policy(local: &Local, facts: &ConnectionFacts<'_>, request: Option<Request<'_>>) -> String {
     let view = &local.view;
-    let mut source = vec![match facts.peer {
-        Peer::Authenticated(id) => format!("principals: [{}]", quoted(id.principal())),
-        Peer::Plaintext => format!("ipBlocks: [{}]", quoted(&facts.source.to_string())),
-    }];
+    let mut source = Vec::new();
+    match facts.peer {
+        Peer::Authenticated(id) => source.push(format!("principals: [{}]", quoted(id.principal()))),
+        // A question without an address is about any.
+        Peer::Plaintext if facts.source.is_unspecified() => {}
+        Peer::Plaintext => source.push(format!("ipBlocks: [{}]", quoted(&facts.source.to_string()))),
+    }
     let mut when = String::new();
     if let Some(user) = request.and_then(|request| request.user)
         && let Some(of_users) = OfUsers::find(local)
@@ -114,15 +117,19 @@ fn allow_policy(local: &Local, facts: &ConnectionFacts<'_>, request: Option<Requ
         Some(Request { method, .. }) => format!("ports: [\"{port}\"], methods: [{}]", quoted(method)),
         None => format!("ports: [\"{port}\"]"),
     };
+    let from = if source.is_empty() {
+        String::new()
+    } else {
+        format!("from:\n    - source: {{ {} }}\n    ", source.join(", "))
+    };
     format!(
         "apiVersion: security.istio.io/v1\n\
          kind: AuthorizationPolicy\n\
          metadata: {{ name: allow-{}, namespace: {} }}\n\
-         spec:\n{}  action: ALLOW\n  rules:\n  - from:\n    - source: {{ {} }}\n    to:\n    - operation: {{ {operation} }}\n{when}",
+         spec:\n{}  action: ALLOW\n  rules:\n  - {from}to:\n    - operation: {{ {operation} }}\n{when}",
         view.workload.name,
         view.workload.namespace,
         selector(view),
-        source.join(", "),
     )
 }
 

@@ -106,8 +106,10 @@ const TOP: usize = 40;
 pub(super) fn svg(map: &Map) -> String {
     let longest = |names: &mut dyn Iterator<Item = usize>| names.max().unwrap_or_default() * LETTER;
     let left = longest(&mut map.callers.iter().map(|name| name.chars().count())) + 30;
-    let above = longest(&mut map.callees.iter().map(|callee| callee.name.chars().count())) + TOP + 10;
-    let width = left + map.callees.len() * CELL + 40 + above / 2;
+    // The names stand at sixty degrees.
+    let slanted = longest(&mut map.callees.iter().map(|callee| callee.name.chars().count()));
+    let above = slanted * 4 / 5 + TOP;
+    let width = left + map.callees.len() * CELL + 40 + slanted / 2;
     let height = above + map.callers.len() * CELL + 60;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \

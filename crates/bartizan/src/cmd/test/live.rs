@@ -1,6 +1,6 @@
 //! Tests as real requests in the running mesh, each by a workload of its caller's identity.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use bartizan_config::native::{Expectation, TestRequest, TestToken};
@@ -15,6 +15,8 @@ use crate::{admin, with_runtime};
 
 /// The running mesh.
 pub(super) struct Mesh {
+    /// Where the documents are: names of files are shown without it.
+    sources: Vec<PathBuf>,
     place: Place,
     picture: Picture,
     status: bartizan_control::Status,
@@ -32,15 +34,35 @@ struct Call {
 impl Mesh {
     /// # Errors
     /// When no mesh runs here, or it cannot be asked.
-    pub(super) fn of(place: Place) -> anyhow::Result<Self> {
+    pub(super) fn of(place: Place, sources: &[PathBuf]) -> anyhow::Result<Self> {
         place.must_run()?;
         let picture = Picture::of_dump(&with_runtime(admin::dump(&place, ""))?)?;
         let status = with_runtime(admin::status(&place))?;
         Ok(Self {
+            sources: sources.to_vec(),
             place,
             picture,
             status,
         })
+    }
+
+    /// The token, or what its file holds: beside the document, else in the working directory.
+    fn text_of(&self, token: &TestToken, document: &str) -> anyhow::Result<String> {
+        let file = match token {
+            TestToken::Text(text) => return Ok(text.clone()),
+            TestToken::File(file) => file,
+        };
+        let beside = self
+            .sources
+            .iter()
+            .map(|source| source.join(document))
+            .chain(std::iter::once(PathBuf::from(document)))
+            .find(|path| path.is_file());
+        let folder = beside.as_deref().and_then(Path::parent).unwrap_or(Path::new(""));
+        let path = folder.join(file);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("read the token in `{}`", path.display()))?;
+        Ok(text.trim().to_owned())
     }
 
     /// What comes of a test; one that cannot be asked has failed, and one that cannot be asked in a real mesh is skipped.
@@ -169,7 +191,10 @@ impl Mesh {
             .collect();
         headers.extend(request.host.as_ref().map(|host| format!("host: {host}")));
         if let Some(token) = &request.token {
-            headers.push(format!("authorization: Bearer {}", text_of(token, &test.file)?));
+            headers.push(format!(
+                "authorization: Bearer {}",
+                self.text_of(token, &test.file)?
+            ));
         }
         Ok(Ok(Call {
             identity,
@@ -229,19 +254,6 @@ fn cannot_be_real(request: &TestRequest) -> Option<String> {
         .into_iter()
         .find(|(applies, _)| *applies)
         .map(|(_, why)| why.to_owned())
-}
-
-fn text_of(token: &TestToken, document: &str) -> anyhow::Result<String> {
-    match token {
-        TestToken::Text(text) => Ok(text.clone()),
-        TestToken::File(file) => {
-            let folder = Path::new(document).parent().unwrap_or(Path::new(""));
-            let path = folder.join(file);
-            let text = std::fs::read_to_string(&path)
-                .with_context(|| format!("read the token in `{}`", path.display()))?;
-            Ok(text.trim().to_owned())
-        }
-    }
 }
 
 fn is_policy(kind: &str) -> bool {

@@ -205,7 +205,9 @@ impl Picture {
                 is_token_refused: false,
             });
         };
-        let user = match http.claims {
+        // Where no rule speaks of tokens, one counts for nothing and is not looked at.
+        let sees_tokens = self.token_rules(question.callee).next().is_some();
+        let user = match http.claims.filter(|_| sees_tokens) {
             Some(claims) => match self.user_of(question.callee, claims) {
                 Some(user) => Some(user),
                 None => return Ok(self.nobody_accepts(question.callee, claims)),
@@ -302,16 +304,12 @@ impl Picture {
                 )
             })
             .collect();
-        let reason = if accepted.is_empty() {
-            "a token counts for nothing here: no RequestAuthentication selects the workload".to_owned()
-        } else {
-            format!(
-                "no rule accepts a token of issuer {} for {}; accepted are {}",
-                text("iss"),
-                text("aud"),
-                accepted.join("; ")
-            )
-        };
+        let reason = format!(
+            "no rule accepts a token of issuer {} for {}; accepted are {}",
+            text("iss"),
+            text("aud"),
+            accepted.join("; ")
+        );
         Judged {
             explanation: Explanation {
                 allowed: false,
@@ -326,7 +324,11 @@ impl Picture {
     }
 
     /// Whether the route that a gateway sends it on is marked for people.
-    fn route_is_for_people(&self, facts: &HttpFacts<'_, Vec<(String, String)>>, port: Port) -> bool {
+    pub(crate) fn route_is_for_people(
+        &self,
+        facts: &HttpFacts<'_, Vec<(String, String)>>,
+        port: Port,
+    ) -> bool {
         let view = self.snapshot().view(facts.connection.local);
         let Some(gateway) = view.and_then(|view| view.gateway.as_ref()) else {
             return false;

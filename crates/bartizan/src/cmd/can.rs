@@ -122,6 +122,9 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
             return Err(Exit::error(USAGE, "only the matrix is told as CSV or SVG"));
         }
         CanOutput::Text => {
+            if claims.is_some() && picture.token_rules(&callee.workload).next().is_none() {
+                println!("the claims count for nothing here: no RequestAuthentication selects the workload");
+            }
             if judged.is_token_refused {
                 println!("denied: {}", explanation.reason);
             } else {

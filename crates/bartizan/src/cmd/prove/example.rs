@@ -2,11 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use bartizan_decide::{
-    AuthorizerSays, ConnectionFacts, Denied, HttpFacts, Keys, Plan, TlsFacts, TokenRule, User, Verdict,
-    authorize_after, authorize_http, authorize_tcp, authorize_tcp_after, route,
+    AuthorizerSays, ConnectionFacts, HttpFacts, TlsFacts, Verdict, authorize_after, authorize_http,
+    authorize_tcp, authorize_tcp_after,
 };
 use bartizan_prove::{HttpRequest, Request};
 use bartizan_types::{NamespacedName, RuleId};
@@ -324,11 +323,8 @@ fn decided(
             let user = http
                 .claims
                 .as_ref()
-                .and_then(|claims| user(picture, callee, claims));
-            let sees_tokens = picture
-                .snapshot()
-                .view(callee)
-                .is_some_and(|view| !view.authentications.is_empty());
+                .and_then(|claims| picture.user_of(callee, claims));
+            let sees_tokens = picture.token_rules(callee).next().is_some();
             if http.claims.is_some() && user.is_none() && sees_tokens {
                 return (false, false, "no rule accepts such a token".to_owned(), None);
             }
@@ -341,7 +337,7 @@ fn decided(
                 user: user.as_deref(),
                 route_is_for_people: false,
             };
-            facts.route_is_for_people = is_for_people(picture, callee, request, &facts);
+            facts.route_is_for_people = picture.route_is_for_people(&facts, request.port);
             let mut verdict = authorize_http(engine, &facts);
             while let Ok(Verdict::Ask(ask)) = verdict {
                 asks = true;
@@ -353,60 +349,6 @@ fn decided(
     match verdict {
         Ok(Verdict::Permit(permit)) => (true, asks, String::new(), engine.allowed_by(&permit).cloned()),
         Ok(Verdict::Ask(_)) => (false, true, "an authorizer is asked".to_owned(), None),
-        Err(denied) => (false, asks, denied.reason.to_string(), rule_of(&denied)),
+        Err(denied) => (false, asks, denied.reason.to_string(), denied.rule().cloned()),
     }
-}
-
-/// Whether the route that a gateway sends it on is marked for people.
-fn is_for_people(
-    picture: &Picture,
-    callee: &NamespacedName,
-    request: &Request,
-    facts: &HttpFacts<'_, Vec<(String, String)>>,
-) -> bool {
-    let view = picture.snapshot().view(callee);
-    let Some(gateway) = view.and_then(|view| view.gateway.as_ref()) else {
-        return false;
-    };
-    match route(picture.engine(), gateway, request.port, facts, 0) {
-        Plan::Forward(forward) => forward.is_for_people,
-        Plan::Reply(_) => false,
-    }
-}
-
-fn rule_of(denied: &Denied) -> Option<RuleId> {
-    denied.rule().cloned()
-}
-
-/// The user of a token with these claims, if a rule of the workload accepts its issuer.
-fn user(
-    picture: &Picture,
-    callee: &NamespacedName,
-    claims: &serde_json::Map<String, Value>,
-) -> Option<Arc<User>> {
-    let snapshot = picture.snapshot();
-    let issuer = claims.get("iss").and_then(Value::as_str);
-    let audiences: Vec<&str> = match claims.get("aud") {
-        Some(Value::String(text)) => vec![text],
-        Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).collect(),
-        _ => Vec::new(),
-    };
-    for name in &snapshot.view(callee)?.authentications {
-        let authentication = snapshot.authentication(name)?;
-        for (index, rule) in authentication.rules.iter().enumerate() {
-            let is_issuer = rule.issuer.is_none() || rule.issuer.as_deref() == issuer;
-            let is_audience = rule.audiences.is_empty()
-                || rule.audiences.iter().any(|wanted| audiences.contains(&&**wanted));
-            if is_issuer && is_audience {
-                let rule = TokenRule {
-                    policy: name.clone(),
-                    index,
-                    rule: rule.clone(),
-                    keys: Keys::Missing { set: Arc::from("") },
-                };
-                return Some(Arc::new(User::new(&rule, "", claims.clone(), None)));
-            }
-        }
-    }
-    None
 }

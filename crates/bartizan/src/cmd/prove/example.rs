@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use bartizan_decide::{
-    AuthorizerSays, ConnectionFacts, HttpFacts, TlsFacts, Verdict, authorize_after, authorize_http,
-    authorize_tcp, authorize_tcp_after,
+    AuthorizerSays, ConnectionFacts, HttpFacts, Plan, TlsFacts, Verdict, authorize_after, authorize_http,
+    authorize_tcp, authorize_tcp_after, route,
 };
 use bartizan_prove::{HttpRequest, Request};
 use bartizan_types::{NamespacedName, RuleId};

@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use crate::block::Block;
+use bartizan_types::Cidr;
+
 use crate::check::{Checked, Checker, Local, checked, literal_of, steps};
 use crate::expression::{Function, Kind, Literal, Macro, TimeField};
 use crate::extent::{BYTES_A_STEP, Extent};
@@ -292,7 +293,7 @@ impl Checker<'_> {
             );
             return self.wrong(range, problem);
         };
-        let Some(parsed) = Block::parse(written) else {
+        let Ok(parsed) = Cidr::parse(written) else {
             let what = format!("`{written}` is neither an address nor a block of addresses");
             let problem = Problem::new(block.range.clone(), what).help("such as `10.0.0.0/8` or `fd00::/8`");
             return self.wrong(range, problem);

@@ -3,7 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::block::Block;
+use bartizan_types::Cidr;
+
 use crate::pattern::Pattern;
 use crate::time::{Duration, Timestamp};
 use crate::types::Type;
@@ -93,7 +94,7 @@ pub enum Kind {
         /// A text that is an IP address.
         address: Box<Expression>,
         /// The block.
-        block: Block,
+        block: Cidr,
     },
     /// `now.getHours("+02:00")`, or a getter of a duration.
     Getter {

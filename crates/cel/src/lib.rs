@@ -14,7 +14,6 @@
     reason = "an operator is defined for few types and all others are one error"
 )]
 
-mod block;
 mod calls;
 mod check;
 mod compare;
@@ -36,7 +35,6 @@ mod token;
 mod types;
 mod value;
 
-pub use block::Block;
 pub use environment::Environment;
 pub use error::{EvalError, Reason};
 pub use expression::{Expression, Function, Kind, Literal, Macro, Operator, TimeField};

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use bartizan_types::calendar::{civil_from_days, days_from_civil};
+
 use crate::expression::TimeField;
 
 const NANOS: i64 = 1_000_000_000;
@@ -75,7 +77,8 @@ impl Timestamp {
         if !valid {
             return None;
         }
-        let seconds = days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second;
+        let seconds =
+            days_from_civil(year, small(month), small(day)) * 86_400 + hour * 3600 + minute * 60 + second;
         Self::new(seconds - i64::from(offset), nanos)
     }
 
@@ -100,14 +103,15 @@ impl Timestamp {
     pub fn part(self, field: TimeField, offset_seconds: i32) -> i64 {
         let local = self.seconds + i64::from(offset_seconds);
         let (days, second) = (local.div_euclid(86_400), local.rem_euclid(86_400));
-        let (year, month, day) = date_of(days);
+        let (year, month, day) = civil_from_days(days);
+        let (month, day) = (i64::from(month), i64::from(day));
         match field {
             TimeField::FullYear => year,
             TimeField::Month => month - 1,
             TimeField::DayOfMonth => day - 1,
             TimeField::Date => day,
             TimeField::DayOfWeek => (days + 4).rem_euclid(7), // 1970-01-01 was a Thursday
-            TimeField::DayOfYear => days - days_since_1970(year, 1, 1),
+            TimeField::DayOfYear => days - days_from_civil(year, 1, 1),
             TimeField::Hours => second / 3600,
             TimeField::Minutes => second / 60 % 60,
             TimeField::Seconds => second % 60,
@@ -299,30 +303,7 @@ fn days_of_month(year: i64, month: i64) -> i64 {
     }
 }
 
-/// Days of the Gregorian calendar (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let month_from_march = (month + 9) % 12;
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    era * 146_097 + day_of_era - 719_468
-}
-
-/// Year, month and day, both from 1: the inverse.
-fn date_of(days: i64) -> (i64, i64, i64) {
-    let shifted = days + 719_468; // from 0000-03-01
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+/// A part of a date that was found to be in the calendar.
+fn small(part: i64) -> u8 {
+    u8::try_from(part).unwrap_or_default()
 }

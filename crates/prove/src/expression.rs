@@ -160,8 +160,7 @@ impl Reader<'_, '_> {
                 let Kind::Attribute(path) = &address.kind else {
                     return self.open(expression);
                 };
-                let block = Cidr::new(block.address(), block.length());
-                match self.address(path, block) {
+                match self.address(path, *block) {
                     Some(formula) => Meaning::of(formula, Formula::Always),
                     None => self.open(expression),
                 }

@@ -403,7 +403,7 @@ pub(crate) enum TokenCommand {
     NewKey {
         /// The file
         file: PathBuf,
-        /// What it signs with: RS256, PS256, ES256, EdDSA, …
+        /// What it signs with: RS256, PS256, ES256, `EdDSA`, …
         #[arg(long, default_value = "RS256", value_name = "NAME")]
         algorithm: String,
     },

@@ -35,33 +35,8 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
             args.documents.strict,
         )?
     };
-    let (who, reach, matrix) = (&args.who, &args.reach, args.matrix);
-    if who.is_some() || reach.is_some() || matrix {
-        let map = ways::Map::of(&picture);
-        for problem in &map.problems {
-            eprintln!("warning: not looked through: {problem}");
-        }
-        let (text, json) = match (who, reach) {
-            (Some(to), _) => directions::who(&map, &callee_group(&picture, to)?),
-            (None, Some(from)) => directions::reach(&map, from, args.transitive)?,
-            (None, None) => (
-                match args.output {
-                    CanOutput::Csv => matrix::csv(&map),
-                    CanOutput::Svg => matrix::svg(&map),
-                    CanOutput::Text | CanOutput::Json => matrix::table(&map),
-                },
-                matrix::to_json(&map),
-            ),
-        };
-        match args.output {
-            CanOutput::Json => println!("{json}"),
-            CanOutput::Text => print!("{text}"),
-            CanOutput::Csv | CanOutput::Svg if matrix => print!("{text}"),
-            CanOutput::Csv | CanOutput::Svg => {
-                return Err(Exit::error(USAGE, "only the matrix is told as CSV or SVG"));
-            }
-        }
-        return Ok(ExitCode::SUCCESS);
+    if args.who.is_some() || args.reach.is_some() || args.matrix {
+        return mapped(&picture, args);
     }
     let (Some(from), Some(to)) = (&args.from, &args.to) else {
         return Err(Exit::error(
@@ -118,9 +93,7 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
                 "places": places(explanation, &picture.positions),
             })
         ),
-        CanOutput::Csv | CanOutput::Svg => {
-            return Err(Exit::error(USAGE, "only the matrix is told as CSV or SVG"));
-        }
+        CanOutput::Csv | CanOutput::Svg => return Err(only_the_matrix()),
         CanOutput::Text => {
             if claims.is_some() && picture.token_rules(&callee.workload).next().is_none() {
                 println!("the claims count for nothing here: no RequestAuthentication selects the workload");
@@ -130,9 +103,6 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
             } else {
                 print!("{}", drawn(explanation, &picture.positions));
             }
-            if judged.asks {
-                println!("an external authorizer is asked first; this is what holds when it agrees");
-            }
         }
     }
     Ok(if explanation.allowed {
@@ -140,6 +110,38 @@ pub(crate) fn run(place: impl FnOnce() -> anyhow::Result<Place>, args: &CanArgs)
     } else {
         ExitCode::from(DENIED)
     })
+}
+
+/// Who may call a callee, what a caller may reach, or the whole matrix: over all requests.
+fn mapped(picture: &Picture, args: &CanArgs) -> anyhow::Result<ExitCode> {
+    if matches!(args.output, CanOutput::Csv | CanOutput::Svg) && !args.matrix {
+        return Err(only_the_matrix());
+    }
+    let map = ways::Map::of(picture);
+    for problem in &map.problems {
+        eprintln!("warning: not looked through: {problem}");
+    }
+    let (text, json) = match (&args.who, &args.reach) {
+        (Some(to), _) => directions::who(&map, &callee_group(picture, to)?),
+        (None, Some(from)) => directions::reach(&map, from, args.transitive)?,
+        (None, None) => (
+            match args.output {
+                CanOutput::Csv => matrix::csv(&map),
+                CanOutput::Svg => matrix::svg(&map),
+                CanOutput::Text | CanOutput::Json => matrix::table(&map),
+            },
+            matrix::to_json(&map),
+        ),
+    };
+    match args.output {
+        CanOutput::Json => println!("{json}"),
+        CanOutput::Text | CanOutput::Csv | CanOutput::Svg => print!("{text}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn only_the_matrix() -> anyhow::Error {
+    Exit::error(USAGE, "only the matrix is told as CSV or SVG")
 }
 
 /// `NAMESPACE/CONTROLLER` of who is called.

@@ -1,6 +1,6 @@
 //! Who may call a callee, and what a caller may reach: at once, and through whom it reaches.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -94,13 +94,13 @@ fn told(way: &Way) -> String {
 
 /// The shortest way to each callee, the nearest first.
 fn reached<'m>(map: &'m Map, from: &'m str, is_transitive: bool) -> Vec<Reached<'m>> {
-    let mut found: BTreeMap<&str, ()> = BTreeMap::new();
+    let mut found: BTreeSet<&str> = BTreeSet::new();
     let mut all: Vec<Reached<'m>> = Vec::new();
     let mut waiting: VecDeque<(&str, Vec<&str>)> = VecDeque::from([(from, Vec::new())]);
     while let Some((as_whom, through)) = waiting.pop_front() {
         for callee in &map.callees {
             let ways: Vec<&Way> = map.between(as_whom, &callee.name).collect();
-            if ways.is_empty() || found.insert(&callee.name, ()).is_some() {
+            if ways.is_empty() || !found.insert(&callee.name) {
                 continue;
             }
             if is_transitive {

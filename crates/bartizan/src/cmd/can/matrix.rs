@@ -51,10 +51,10 @@ pub(super) fn table(map: &Map) -> String {
 pub(super) fn csv(map: &Map) -> String {
     let mut out = String::from("caller,callee,may_ask,rule,place,depends_on\r\n");
     for way in &map.ways {
-        let rule = way.rule.as_ref().map_or_else(
-            || "profile".to_owned(),
-            |rule| crate::cmd::prove::example::rule_words(rule),
-        );
+        let rule = way
+            .rule
+            .as_ref()
+            .map_or_else(|| "profile".to_owned(), crate::cmd::prove::example::rule_words);
         let cells = [
             way.from.clone(),
             way.to.clone(),

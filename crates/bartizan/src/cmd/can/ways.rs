@@ -229,7 +229,16 @@ fn conditions(picture: &Picture, id: &RuleId) -> Vec<String> {
         Condition::RequestAudiences(values) => said("the token's audience", values),
         Condition::RequestPresenter(values) => said("the token's presenter", values),
         Condition::RequestClaim(path, values) => said(&format!("claim {}", path.join(".")), values),
-        _ => None,
+        Condition::Header(..)
+        | Condition::SourceIp(_)
+        | Condition::SourceNamespace(_)
+        | Condition::SourcePrincipal(_)
+        | Condition::SourceServiceAccount(_)
+        | Condition::SourceTrustDomain(_)
+        | Condition::DestinationIp(_)
+        | Condition::DestinationPort(_)
+        | Condition::Sni(_)
+        | Condition::RemoteIp(_) => None,
     }));
     all.extend(rule.expression.as_ref().map(|text| format!("`{text}`")));
     all

@@ -155,10 +155,12 @@ async fn hand_on(
             let text = String::from_utf8_lossy(&answer.body);
             let result: serde_json::Value = serde_json::from_str(&text)
                 .unwrap_or_else(|_| text.lines().map(parsed_line).collect::<Vec<_>>().into());
-            let mut told = serde_json::json!({ "service": behaviour.name, "answer": result });
-            if !behaviour.show.is_empty() {
-                told["got"] = shown(&parts.headers, &behaviour.show);
-            }
+            let told = if behaviour.show.is_empty() {
+                serde_json::json!({ "service": behaviour.name, "answer": result })
+            } else {
+                let got = shown(&parts.headers, &behaviour.show);
+                serde_json::json!({ "service": behaviour.name, "answer": result, "got": got })
+            };
             let mut reply = json(status, &told);
             if let Some(decision) = answer.headers.get("x-bartizan-decision") {
                 reply

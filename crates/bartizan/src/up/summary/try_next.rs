@@ -160,7 +160,7 @@ impl Told {
         let key = sources
             .iter()
             .filter_map(|source| std::fs::read_dir(source).ok())
-            .flat_map(|entries| entries.flatten())
+            .flat_map(Iterator::flatten)
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|extension| extension == "jwk"))?;
         let mut command = format!(

@@ -36,7 +36,7 @@ pub enum Ambiguous {
     /// `%` without two hexadecimal digits.
     #[error("the path has a `%` without two hexadecimal digits")]
     Escape,
-    /// Decoding once leaves an escape (`%2541`).
+    /// Decoding once leaves an escape (`%2541`), or normalizing once what normalizes further (`%2%65`, `%2e%2e;`).
     #[error("the path is escaped twice")]
     DoubleEscape,
     /// `%2f`, `%5c`, or a plain `\`.
@@ -81,14 +81,37 @@ pub fn canonical_path(target: &str, rule: PathRule) -> Result<CanonicalPath<'_>,
     if rule != PathRule::RefuseAmbiguous && !path.is_ascii() {
         return Err(Ambiguous::NotAscii); // as Envoy
     }
-    match rule {
-        PathRule::RefuseAmbiguous => only_meaning(path),
-        PathRule::None => Ok(Cow::Borrowed(path)),
-        PathRule::Base => normalized(path),
-        PathRule::MergeSlashes => normalized(path).map(with_merged_slashes),
-        PathRule::DecodeAndMergeSlashes => with_plain_slashes(path).map(with_merged_slashes),
+    let canonical = match rule {
+        PathRule::RefuseAmbiguous => only_meaning(path)?,
+        PathRule::None => Cow::Borrowed(path),
+        PathRule::Base | PathRule::MergeSlashes | PathRule::DecodeAndMergeSlashes => {
+            settled_form(path, rule)?
+        }
+    };
+    Ok(CanonicalPath(canonical))
+}
+
+/// The form of one of Istio's rules that normalize. One that normalizes further has no single meaning, since the next hop's
+/// policy would read another path: `/a/%2%65%2%65/b` becomes `/a/%2e%2e/b`, and that `/b`. (Envoy takes it.)
+fn settled_form(path: &str, rule: PathRule) -> Result<Cow<'_, str>, Ambiguous> {
+    fn form(path: &str, rule: PathRule) -> Result<Cow<'_, str>, Ambiguous> {
+        match rule {
+            PathRule::DecodeAndMergeSlashes => with_plain_slashes(path).map(with_merged_slashes),
+            PathRule::MergeSlashes => normalized(path).map(with_merged_slashes),
+            PathRule::Base | PathRule::None | PathRule::RefuseAmbiguous => normalized(path),
+        }
     }
-    .map(CanonicalPath)
+    let once = form(path, rule)?;
+    // What nothing was changed in is settled.
+    let is_settled = match &once {
+        Cow::Borrowed(_) => true,
+        Cow::Owned(text) => form(text, rule)? == *text,
+    };
+    if is_settled {
+        Ok(once)
+    } else {
+        Err(Ambiguous::DoubleEscape)
+    }
 }
 
 /// The target that is forwarded in the place of this one: with the canonical path and the query as sent. `None` where it is
@@ -459,6 +482,16 @@ mod tests {
             if rule == PathRule::DecodeAndMergeSlashes && !target.contains("%25") {
                 let lower = path.as_str().to_ascii_lowercase();
                 prop_assert!(!lower.contains("%2f") && !lower.contains("%5c"), "{}", path);
+            }
+        }
+
+        #[test]
+        fn what_is_forwarded_is_read_alike_by_who_normalizes_it_again(
+            target in "/(%|%2|%%32|%65|%66|%63|%35|e|f|c|[a./;?25]|\\\\){0,12}", rule in istio_rule()
+        ) {
+            if let Ok(once) = canonical_path(&target, rule) {
+                let twice = canonical_path(once.as_str(), rule);
+                prop_assert_eq!(twice.as_ref().map(CanonicalPath::as_str), Ok(once.as_str()), "{}", target);
             }
         }
 

@@ -454,8 +454,14 @@ impl TokenRules {
                     .any(|accepted| accepted.location == **location && accepted.user.stays())
             })
             .collect();
-        if !gone.is_empty() {
-            tokens::take_out(&gone, facts, &mut changes);
+        // Nor does, beside an accepted one, what only some readers take for a token.
+        let alike = if accepted.is_empty() {
+            Vec::new()
+        } else {
+            tokens::alike(&self.locations, facts)
+        };
+        if !(gone.is_empty() && alike.is_empty()) {
+            tokens::take_out(&gone, &alike, facts, &mut changes);
         }
         for accepted in accepted {
             for (header, value) in accepted.user.outputs() {

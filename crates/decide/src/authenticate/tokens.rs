@@ -83,6 +83,32 @@ pub(super) fn presented<'a, H: Headers + ?Sized>(
     found
 }
 
+/// The header places among `locations` where a line has a token only for some readers.
+pub(super) fn alike<'l, H: Headers + ?Sized>(
+    locations: &'l [TokenLocation],
+    facts: &HttpFacts<'_, H>,
+) -> Vec<&'l TokenLocation> {
+    let has_one = |location: &&TokenLocation| match location {
+        TokenLocation::Header { name, prefix } => {
+            facts.headers.values(name).any(|line| is_alike(line, prefix))
+        }
+        TokenLocation::Param(_) | TokenLocation::Cookie(_) => false,
+    };
+    locations.iter().filter(has_one).collect()
+}
+
+/// Whether a line that does not begin with the prefix does for a reader to whom `bearer` and a tab are as good as `Bearer` and
+/// a space (RFC 9110 §11.1: schemes have no case).
+fn is_alike(line: &[u8], prefix: &str) -> bool {
+    let scheme = prefix.trim_ascii_end().as_bytes();
+    let is_scheme = !scheme.is_empty() && scheme.len() < prefix.len();
+    is_scheme
+        && !line.starts_with(prefix.as_bytes())
+        && line.split_at_checked(scheme.len()).is_some_and(|(start, rest)| {
+            start.eq_ignore_ascii_case(scheme) && rest.first().is_some_and(u8::is_ascii_whitespace)
+        })
+}
+
 /// Adds the only value; two are as bad as none that can be read.
 fn only<'a>(
     mut values: impl Iterator<Item = Option<Cow<'a, str>>>,
@@ -93,9 +119,11 @@ fn only<'a>(
     }
 }
 
-/// Takes tokens out: of the header lines that have them, of the target, of the cookies.
+/// Takes tokens out: of the header lines that have them, of the target, of the cookies. At places of `alike`, the lines go
+/// that have one only for some readers.
 pub(super) fn take_out<H: Headers + ?Sized>(
     gone: &[&TokenLocation],
+    alike: &[&TokenLocation],
     facts: &HttpFacts<'_, H>,
     changes: &mut Changes,
 ) {
@@ -115,7 +143,7 @@ pub(super) fn take_out<H: Headers + ?Sized>(
             format!("{path}?{}", kept.join("&"))
         });
     }
-    for location in gone {
+    for location in gone.iter().chain(alike) {
         let name: Arc<str> = match location {
             TokenLocation::Header { name, .. } => Arc::clone(name),
             TokenLocation::Cookie(_) => "cookie".into(),
@@ -125,12 +153,13 @@ pub(super) fn take_out<H: Headers + ?Sized>(
             continue;
         }
         let has_token = |line: &[u8]| {
-            gone.iter().any(|location| match location {
-                TokenLocation::Header { name: header, prefix } => {
-                    *header == name && line.starts_with(prefix.as_bytes())
-                }
+            let is_here = |location: &&TokenLocation, is_token: fn(&[u8], &str) -> bool| match location {
+                TokenLocation::Header { name: header, prefix } => *header == name && is_token(line, prefix),
                 TokenLocation::Param(_) | TokenLocation::Cookie(_) => false,
-            })
+            };
+            gone.iter()
+                .any(|location| is_here(location, |line, prefix| line.starts_with(prefix.as_bytes())))
+                || alike.iter().any(|location| is_here(location, is_alike))
         };
         for line in facts.headers.values(&name) {
             // What only this proxy may write is not put back either.

@@ -257,30 +257,36 @@ impl Mesh {
     pub fn on_the_wire(&self, program: &str) -> Command {
         let found = self.processes(&["bartizan", "internal", "sandbox-init"]);
         let outer = *found.first().expect("the sandbox runs");
-        // Its child is the first process of the sandbox's own namespaces.
-        let target = descendants(outer)
-            .first()
-            .expect("the sandbox has a first process")
-            .to_string();
-        let enter = |program: &str| {
+        let enter = |target: i32, program: &str| {
             let mut command = Command::new("nsenter");
-            command.args(["--target", &target, "--net"]);
+            command.args(["--target", &target.to_string(), "--net"]);
             if !nix::unistd::geteuid().is_root() {
                 command.args(["--user", "--preserve-credentials"]);
             }
             command.arg(program);
             command
         };
+        // Its child is the first process of the sandbox's own namespaces; a process that has just begun may not be there yet.
+        let mut target = None;
+        eventually("a process stands at the bridge", Duration::from_secs(10), || {
+            target = descendants(outer).into_iter().find(|process| {
+                let mut look = enter(*process, "ip");
+                look.args(["link", "show", "mesh0"]);
+                run(look, Duration::from_secs(10)).code == 0
+            });
+            target.is_some()
+        });
+        let target = target.unwrap_or_default();
         // The bridge itself has no address: whoever stands on the wire takes one. Its link address must be a fixed one, for
         // it changes with the ports otherwise.
-        let mut address = enter("sh");
+        let mut address = enter(target, "sh");
         address.args([
             "-c",
             "ip link set mesh0 address 02:00:00:00:00:fe && ip address replace 10.66.250.1/16 dev mesh0",
         ]);
         let ended = run(address, Duration::from_secs(10));
         assert_eq!(ended.code, 0, "{}", ended.stderr);
-        enter(program)
+        enter(target, program)
     }
 
     /// A token by the example's issuer, for its service and for a user `ana`, with more arguments of `bartizan token sign`.

@@ -8,14 +8,14 @@ use bartizan_types::RuleId;
 use crate::claim::example;
 use crate::diagram::{EMPTY, FULL, Set};
 use crate::formula::Formula;
-use crate::problem::{Dimension, Problem, TooLarge};
+use crate::problem::{Problem, TooLarge};
 use crate::request::Request;
 use crate::sealed::Sealed;
 use crate::side::Side;
 use crate::speaker::{Ground, Speaker};
 use crate::words::Callers;
 
-/// Requests that one rule opens or closes.
+/// Requests that one rule opens or closes; several of one rule where they have little in common.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Change {
     /// They pass after the change and did not before; else the other way round.
@@ -24,7 +24,8 @@ pub struct Change {
     pub rule: Responsible,
     /// Who can make them.
     pub callers: Callers,
-    /// What they have in common, where they are not all: the thing and its values, in words.
+    /// What they have in common, where they are not all: the thing and its values, in words. The last is `only` where not
+    /// every combination of the values is among them.
     pub words: Vec<(String, Vec<String>)>,
     /// One of them.
     pub example: Request,
@@ -107,19 +108,19 @@ pub fn compare(old: Option<Ways<'_>>, new: Option<Ways<'_>>) -> Result<Vec<Chang
     let mut rest = opened;
     for rule in new_side.iter().flat_map(|side| &side.allows) {
         let matched = Some((&rule.formula, new_sees));
-        rest = found.take(rest, matched, true, Responsible::New(rule.id.clone()))?;
+        rest = found.take(rest, matched, true, &Responsible::New(rule.id.clone()))?;
     }
-    found.take(rest, None, true, Responsible::NoRule)?;
+    found.take(rest, None, true, &Responsible::NoRule)?;
     let mut rest = closed;
     for rule in new_side.iter().flat_map(|side| &side.denies) {
         let matched = Some((&rule.formula, new_sees));
-        rest = found.take(rest, matched, false, Responsible::New(rule.id.clone()))?;
+        rest = found.take(rest, matched, false, &Responsible::New(rule.id.clone()))?;
     }
     for rule in old_side.iter().flat_map(|side| &side.allows) {
         let matched = Some((&rule.formula, old_sees));
-        rest = found.take(rest, matched, false, Responsible::Old(rule.id.clone()))?;
+        rest = found.take(rest, matched, false, &Responsible::Old(rule.id.clone()))?;
     }
-    found.take(rest, None, false, Responsible::NoRule)?;
+    found.take(rest, None, false, &Responsible::NoRule)?;
     Ok(found.changes)
 }
 
@@ -174,7 +175,7 @@ impl Found {
         rest: Set,
         formula: Option<(&Formula, bool)>,
         opens: bool,
-        rule: Responsible,
+        rule: &Responsible,
     ) -> Result<Set, TooLarge> {
         if rest == EMPTY {
             return Ok(EMPTY);
@@ -192,54 +193,23 @@ impl Found {
             None => FULL,
         };
         let part = self.sealed.diagrams.and(rest, matched)?;
-        let Some((example, unless)) = example(&mut self.sealed, &self.ground, part)? else {
+        if example(&mut self.sealed, &self.ground, part)?.is_none() {
             return Ok(rest);
-        };
-        let identities = self.ground.identities.clone();
-        let callers = self.sealed.callers(part, self.all, &identities)?;
-        let mut words = Vec::new();
-        let dimensions: Vec<Dimension> = self.sealed.dimensions().cloned().collect();
-        let mut ordered = dimensions;
-        ordered.sort();
-        for dimension in ordered {
-            let is_said = match &dimension {
-                Dimension::Port
-                | Dimension::Method
-                | Dimension::Path
-                | Dimension::Host
-                | Dimension::Header(_)
-                | Dimension::Source
-                | Dimension::Remote
-                | Dimension::Sni
-                | Dimension::Issuer
-                | Dimension::Subject => true,
-                Dimension::Http
-                | Dimension::Identity
-                | Dimension::Destination
-                | Dimension::Query(_)
-                | Dimension::User
-                | Dimension::Presenter
-                | Dimension::Shape(_)
-                | Dimension::Claim(_)
-                | Dimension::Tls
-                | Dimension::TlsVersion
-                | Dimension::Cipher
-                | Dimension::Group
-                | Dimension::Now
-                | Dimension::Opaque(_) => false,
-            };
-            if is_said && let Some(values) = self.sealed.in_words(&dimension, part, self.all) {
-                words.push((dimension.words(), values));
-            }
         }
-        self.changes.push(Change {
-            opens,
-            rule,
-            callers,
-            words,
-            example,
-            unless,
-        });
+        let identities = self.ground.identities.clone();
+        for (one, words) in self.sealed.apart(part, self.all)? {
+            let Some((example, unless)) = example(&mut self.sealed, &self.ground, one)? else {
+                continue;
+            };
+            self.changes.push(Change {
+                opens,
+                rule: rule.clone(),
+                callers: self.sealed.callers(one, self.all, &identities)?,
+                words,
+                example,
+                unless,
+            });
+        }
         Ok(self.sealed.diagrams.minus(rest, part)?)
     }
 }

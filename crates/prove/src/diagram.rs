@@ -75,6 +75,23 @@ impl Diagrams {
         }
     }
 
+    /// How many variables there are.
+    pub(crate) fn variables(&self) -> usize {
+        self.widths.len()
+    }
+
+    /// Leaves so many edges of the budget at most, and gives how many are withheld.
+    pub(crate) fn withhold_beyond(&mut self, edges: usize) -> usize {
+        let withheld = self.left.saturating_sub(edges);
+        self.left -= withheld;
+        withheld
+    }
+
+    /// Takes back what was withheld.
+    pub(crate) fn give_back(&mut self, edges: usize) {
+        self.left = self.left.saturating_add(edges);
+    }
+
     /// The requests whose value of a variable is in one of these classes.
     pub(crate) fn where_in(&mut self, variable: usize, classes: &Bits) -> Result<Set, Exhausted> {
         let others = (0..self.width(variable))

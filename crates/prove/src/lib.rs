@@ -8,6 +8,7 @@
 //! depends on it says so.
 
 mod address;
+mod apart;
 mod bits;
 pub mod claim;
 mod clock;

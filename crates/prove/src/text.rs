@@ -50,6 +50,8 @@ impl TextAtom {
             Self::There => "any".to_owned(),
             Self::NotEmpty => "any that is not empty".to_owned(),
             Self::Exact(text) if text.is_empty() => "the empty one".to_owned(),
+            // Not what a star means in a policy.
+            Self::Exact(text) if text.starts_with('*') || text.ends_with('*') => format!("`{text}` itself"),
             Self::Exact(text) => text.clone(),
             Self::Prefix(text) => format!("{text}*"),
             Self::Suffix(text) => format!("*{text}"),

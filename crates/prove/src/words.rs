@@ -102,14 +102,21 @@ impl Sealed {
             let others = possible.without(&here);
             let (but, beyond) = cover(&others);
             if many(&beyond) == 0 && !but.is_empty() && but.len() <= words.len() + rest {
-                return Some(vec![format!("all but {}", but.join(", "))]);
+                return Some(if but == [TextAtom::There.words()] {
+                    vec!["none".to_owned()]
+                } else {
+                    vec![format!("all but {}", but.join(", "))]
+                });
             }
             words.extend(
                 (0..width)
                     .filter(|class| left.has(*class))
                     .take(3)
                     .filter_map(|class| examples.get(class))
-                    .map(|example| format!("others such as {example}")),
+                    .map(|example| match example.as_str() {
+                        "" => "others such as the empty one".to_owned(),
+                        example => format!("others such as {example}"),
+                    }),
             );
         }
         Some(words)

@@ -290,7 +290,142 @@ pub(super) fn caller(principal: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::caller;
+    use clap::Parser as _;
+
+    use super::{Map, caller};
+    use crate::args::{Arguments, Command};
+    use crate::evaluate::Picture;
+    use crate::folder::Folder;
+
+    const MESH: &str = r"
+apiVersion: v1
+kind: Namespace
+metadata: {name: payments}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: ledger, namespace: payments}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: ledger, namespace: payments}
+spec:
+  selector: {app: ledger}
+  ports: [{name: http, port: 8080}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: ledger, namespace: payments}
+spec:
+  selector: {matchLabels: {app: ledger}}
+  template:
+    metadata: {labels: {app: ledger}}
+    spec:
+      serviceAccountName: ledger
+      containers: [{name: app, image: ledger, command: [/bin/true]}]
+---
+";
+
+    fn asked(policies: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("mesh.yaml");
+        std::fs::write(&file, format!("{MESH}{policies}")).unwrap();
+        let words = ["bartizan", "can", "--matrix", "--in"].map(std::ffi::OsStr::new);
+        let arguments = Arguments::parse_from(words.into_iter().chain([file.as_os_str()]));
+        let Command::Can(args) = arguments.command else {
+            panic!("not can");
+        };
+        let folder = Folder::read(&args.folder, &args.documents).unwrap();
+        let map = Map::of(&Picture::of_folder(folder, false).unwrap());
+        map.ways
+            .iter()
+            .map(|way| format!("{}: {}", way.from, way.asked()))
+            .collect()
+    }
+
+    #[test]
+    fn what_a_method_may_ask_is_not_said_of_another() {
+        let ways = asked(
+            r#"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed, namespace: payments}
+spec:
+  action: DENY
+  rules: [{to: [{operation: {notMethods: [GET], notPaths: ["/open/*"]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: opened, namespace: payments}
+spec:
+  rules: [{from: [{source: {serviceAccounts: [ledger]}}], to: [{operation: {ports: ["8080"]}}]}]
+"#,
+        );
+        assert_eq!(
+            ways,
+            [
+                "payments/ledger: port 8080 GET",
+                "payments/ledger: port 8080 all but GET /open/*"
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_caller_may_ask_is_not_said_of_another() {
+        let ways = asked(
+            r#"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed, namespace: payments}
+spec:
+  action: DENY
+  rules:
+    - from: [{source: {serviceAccounts: [one]}}]
+      to: [{operation: {notPaths: ["/one"]}}]
+    - from: [{source: {serviceAccounts: [two]}}]
+      to: [{operation: {notPaths: ["/two"]}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: opened, namespace: payments}
+spec:
+  rules: [{from: [{source: {principals: [cluster.local/ns/payments/sa/one, cluster.local/ns/payments/sa/two]}}], to: [{operation: {methods: [GET]}}]}]
+"#,
+        );
+        let ends: Vec<bool> = ways
+            .iter()
+            .map(|way| match way.split_once(": ") {
+                Some(("payments/one", asked)) => asked.ends_with("GET /one"),
+                Some(("payments/two", asked)) => asked.ends_with("GET /two"),
+                _ => false,
+            })
+            .collect();
+        assert_eq!(ends, [true, true], "{ways:?}");
+    }
+
+    #[test]
+    fn what_does_not_come_apart_says_that_it_is_less() {
+        let ways = asked(
+            r#"
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: closed, namespace: payments}
+spec:
+  action: DENY
+  rules: [{to: [{operation: {paths: ["/a"]}}], when: [{key: "request.headers[x]", values: [b]}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: opened, namespace: payments}
+spec:
+  rules: [{from: [{source: {serviceAccounts: [ledger]}}], to: [{operation: {methods: [GET]}}]}]
+"#,
+        );
+        assert!(
+            matches!(ways.as_slice(), [only] if only.ends_with("GET only some combinations of these")),
+            "{ways:?}"
+        );
+    }
 
     #[test]
     fn a_caller_is_named_as_commands_take_it() {

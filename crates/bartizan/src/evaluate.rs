@@ -139,7 +139,8 @@ impl Picture {
             }
         }
         let proxies: Vec<NamespacedName> = world.proxies().cloned().collect();
-        let mut all: BTreeMap<Key, Arc<Resource>> = BTreeMap::new();
+        // That nobody may call a service is an answer, so it has to be found.
+        let mut all: BTreeMap<Key, Arc<Resource>> = world.endpoints().collect();
         for proxy in &proxies {
             all.extend(world.resources_for(proxy));
         }

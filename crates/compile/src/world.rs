@@ -181,6 +181,12 @@ impl World {
         resources
     }
 
+    /// Where each service is served, also those that no proxy is told about: for who looks at the whole mesh.
+    pub fn endpoints(&self) -> impl Iterator<Item = (Key, Arc<Resource>)> {
+        let services = self.picture.services.values();
+        services.map(|service| (service.key.clone(), service.endpoints.clone()))
+    }
+
     /// The identity of a proxy's workload.
     pub fn identity_of(&self, proxy: &NamespacedName) -> Option<&SpiffeId> {
         self.picture

@@ -80,12 +80,11 @@ impl Owner {
         })
     }
 
-    /// Everything that any proxy is told.
+    /// Everything that any proxy is told, and where services are served that nobody is told about.
     fn everything(&self) -> BTreeMap<Key, Arc<Resource>> {
-        self.world
-            .proxies()
-            .flat_map(|proxy| self.world.resources_for(proxy))
-            .collect()
+        let proxies = self.world.proxies();
+        let told = proxies.flat_map(|proxy| self.world.resources_for(proxy));
+        self.world.endpoints().chain(told).collect()
     }
 
     fn workload(&self, workload: Workload) -> WorkloadStatus {

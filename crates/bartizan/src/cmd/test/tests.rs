@@ -174,3 +174,24 @@ fn a_callee_that_is_not_there_fails_its_test() {
         "{drawn}"
     );
 }
+
+#[test]
+fn a_service_that_nobody_may_call_denies() {
+    let mut documents = MESH
+        .split("---")
+        .take(4)
+        .map(|document| document.replace("ledger", "vault"));
+    documents.next();
+    let vault: Vec<String> = documents.collect();
+    let tests = format!(
+        r"
+    - {{name: not by request, from: payments/batch, to: vault.payments, request: {{method: GET}}, expect: DENY}}
+    - {{name: nor by connection, from: ops/shell, to: 'vault.payments:9000', expect: DENY}}
+---
+{}",
+        vault.join("---")
+    );
+    for (drawn, outcome) in outcomes(&tests) {
+        assert!(matches!(outcome, Outcome::Passed { .. }), "{drawn}");
+    }
+}

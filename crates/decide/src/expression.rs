@@ -1,7 +1,7 @@
 //! The expressions of AccessRules: compiled when the engine is built, evaluated against the facts of a decision.
 
 use std::borrow::Cow;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 
 use bartizan_cel::{Activation, Environment, Found, Program, Timestamp, Value, check};
@@ -96,6 +96,10 @@ struct Seen<'s, 'a, H: ?Sized> {
     subject: &'s Subject<'a, H>,
     /// The workload at the source's address, if it is whom the peer proved to be.
     source: Option<&'s Workload>,
+    /// The query, taken apart when it is first asked for: a macro asks once a round.
+    query: OnceCell<BTreeMap<String, String>>,
+    /// All headers, likewise.
+    headers: OnceCell<BTreeMap<String, String>>,
 }
 
 impl<'s, 'a, H: Headers + ?Sized> Seen<'s, 'a, H> {
@@ -108,6 +112,8 @@ impl<'s, 'a, H: Headers + ?Sized> Seen<'s, 'a, H> {
         Self {
             subject,
             source: source.map(|workload| &**workload),
+            query: OnceCell::new(),
+            headers: OnceCell::new(),
         }
     }
 
@@ -164,25 +170,19 @@ impl<'s, 'a, H: Headers + ?Sized> Seen<'s, 'a, H> {
         }
     }
 
-    fn request<'f>(http: &'f Http<'_, H>, field: &str, key: Option<&str>) -> Found<'f> {
+    fn request<'f>(&'f self, http: &'f Http<'_, H>, field: &str, key: Option<&str>) -> Found<'f> {
         match (field, key) {
             ("method", _) => http.method.into(),
             ("path", _) => http.path.into(),
             ("host", _) => http.authority.as_deref().map(str::to_ascii_lowercase).into(),
             ("headers", Some(name)) => header(http.headers, name).into(),
-            ("headers", None) => {
-                let mut names: Vec<String> = http.headers.names().map(str::to_ascii_lowercase).collect();
-                names.sort_unstable();
-                names.dedup();
-                let entries = names
-                    .into_iter()
-                    .filter_map(|name| Some((header(http.headers, &name)?, name)));
-                Value::map_of(entries.map(|(value, name)| (name.into(), value.into()))).into()
-            }
-            ("query", Some(name)) => parameters(http.target).remove(name).into(),
-            ("query", None) => {
-                let entries = parameters(http.target).into_iter();
-                Value::map_of(entries.map(|(name, value)| (name.into(), value.into()))).into()
+            ("headers", None) => Value::map(self.headers.get_or_init(|| all_headers(http.headers))).into(),
+            ("query", key) => {
+                let query = self.query.get_or_init(|| parameters(http.target));
+                match key {
+                    Some(name) => query.get(name).map(String::as_str).into(),
+                    None => Value::map(query).into(),
+                }
             }
             _ => Found::Unavailable,
         }
@@ -235,7 +235,7 @@ impl<H: Headers + ?Sized> Activation for Seen<'_, '_, H> {
             ("source", _) => self.source(field, key),
             ("destination", _) => self.destination(field, key),
             ("connection", _) => self.connection(field),
-            ("request", Some(http)) => Self::request(http, field, key),
+            ("request", Some(http)) => self.request(http, field, key),
             ("auth", Some(http)) => Self::user(http, field, key),
             _ => Found::Unavailable,
         }
@@ -312,6 +312,15 @@ fn header<H: Headers + ?Sized>(headers: &H, name: &str) -> Option<String> {
         return None;
     }
     joined(headers, name).map(|value| String::from_utf8_lossy(&value).into_owned())
+}
+
+/// All headers by their names in lower case.
+fn all_headers<H: Headers + ?Sized>(headers: &H) -> BTreeMap<String, String> {
+    headers
+        .names()
+        .map(str::to_ascii_lowercase)
+        .filter_map(|name| Some((name.clone(), header(headers, &name)?)))
+        .collect()
 }
 
 /// The parameters of a query as forms have them; the values of one that is there several times are joined with `,`.

@@ -181,6 +181,7 @@ impl Checker<'_> {
             return self.wrong(range, Problem::new(field.range.clone(), what));
         }
         let key = literal_of(&field.range, Literal::String(field.text.as_str().into()));
+        self.key_in_its_case(&of.expression, &key.expression);
         let cost = steps([1, of.cost, key.cost, of.look_up()]);
         let kind = Kind::Has {
             of: Box::new(of.expression),

@@ -274,6 +274,7 @@ impl<'e> Checker<'e> {
             let what = format!("the key is a {}, not a {wanted}", key.expression.of);
             self.report(Problem::new(key.expression.range.clone(), what));
         }
+        self.key_in_its_case(&of.expression, &key.expression);
         let cost = steps([1, of.cost, key.cost, of.look_up()]);
         let extent = of.extent.element();
         let kind = Kind::Index {
@@ -281,6 +282,19 @@ impl<'e> Checker<'e> {
             key: Box::new(key.expression),
         };
         checked(range, value, kind, extent, cost)
+    }
+
+    /// A map with names in lower case never has a key with capitals: what asks for one would never match, or always.
+    pub(crate) fn key_in_its_case(&mut self, of: &Expression, key: &Expression) {
+        if let Kind::Attribute(path) = &of.kind
+            && crate::environment::IN_LOWER_CASE.contains(&path.as_ref())
+            && let Kind::Literal(Literal::String(name)) = &key.kind
+            && name.chars().any(|character| character.is_ascii_uppercase())
+        {
+            let what = format!("`{path}` has names in lower case only, so `{name}` is never there");
+            let help = format!("write `{}`", name.to_ascii_lowercase());
+            self.report(Problem::new(key.range.clone(), what).help(help));
+        }
     }
 
     fn list(&mut self, range: &Range<usize>, all: &[Node]) -> Checked {
@@ -400,6 +414,7 @@ impl<'e> Checker<'e> {
         }
         let sides = [1, left.cost, right.cost, right.look_up()];
         if matches!(right.expression.of, Type::Map(..)) {
+            self.key_in_its_case(&right.expression, &left.expression);
             let kind = Kind::Has {
                 of: Box::new(right.expression),
                 key: Box::new(left.expression),

@@ -80,6 +80,9 @@ impl Environment {
     }
 }
 
+/// Maps whose keys are given in lower case, whatever was sent.
+pub(crate) const IN_LOWER_CASE: &[&str] = &["request.headers"];
+
 fn access_rule() -> Environment {
     let name = Extent::text(256);
     let labels = || Extent::entries(64, Extent::text(256));

@@ -104,6 +104,8 @@ codes! {
         "Istio's mesh configuration says how paths are normalized, and that wins over the profile's `paths`. A path that the application could read differently than the policy did is then no longer refused.";
     KEYS_WITHOUT_TLS = "BZ0274", "keys over plaintext",
         "The profile asks for users' tokens, and the keys that check them would be fetched without TLS, so that anybody on the way could make tokens (NIST SP 800-204B EUAZ-SR-1).";
+    EMPTY_MESH_CONFIG = "BZ0275", "mesh configuration that says nothing",
+        "The ConfigMap `istio` of the root namespace has no `data.mesh`, where Istio's MeshConfig is, so that nothing of it holds.";
     UNKNOWN_IN_TEST = "BZ0280", "test or claim names what does not exist",
         "A PolicyTest or PolicyClaim names a service, workload, identity or namespace that no document makes, so that what it says is about nothing.";
 }

@@ -33,6 +33,11 @@ pub(crate) fn effective<'a>(
         };
         let is_it = document.name().as_str() == "istio"
             && document.namespace() == Some(&given.settings.root_namespace);
+        if is_it && map.mesh.is_none() {
+            let what = "the mesh's configuration is at `data.mesh`, and there is none";
+            let finding = document.finding(codes::EMPTY_MESH_CONFIG, Severity::Error, "data", what);
+            findings.push(finding.help("write `mesh: |` below `data`, or give the ConfigMap another name"));
+        }
         Some((&**document, map.mesh.as_deref().filter(|_| is_it)?))
     });
     let mut remote = RemoteAddress::default();

@@ -31,7 +31,16 @@ const PROXY_CONFIG: &str = "proxy.istio.io/config";
 
 /// The annotation `istio.io/dry-run` of a policy.
 pub(crate) fn read_dry_run(document: &Fields<'_>) -> bool {
-    let value = metadata(document).and_then(|metadata| entry(metadata, "annotations", DRY_RUN));
+    let value = metadata(document).and_then(|metadata| {
+        // A policy that was meant to be tried only would count.
+        for near in ["istio.io/dryrun", "istio.io/dry_run", "istio.io/dryRun", "istio.io/Dry-Run", "dry-run"] {
+            if let Some(value) = entry(metadata, "annotations", near) {
+                let what = format!("`{near}` means nothing, so the policy counts");
+                value.error_help(codes::UNKNOWN_FIELD, what, format!("write `{DRY_RUN}`"));
+            }
+        }
+        entry(metadata, "annotations", DRY_RUN)
+    });
     let value = value.and_then(|value| match value.raw()? {
         "true" => Some(true),
         "false" => Some(false),

@@ -132,7 +132,7 @@ fn read_rule(value: Value<'_>) -> Option<JwtRule> {
         let issuer_value = fields.get("issuer");
         let issuer = issuer_value.and_then(read_word);
         let audiences = read_words(fields, "audiences");
-        if audiences.is_empty() && !fields.has("audiences") {
+        if audiences.is_empty() {
             fields.sink.push(
                 Severity::Note,
                 codes::UNSAFE,

@@ -33,7 +33,13 @@ const PROXY_CONFIG: &str = "proxy.istio.io/config";
 pub(crate) fn read_dry_run(document: &Fields<'_>) -> bool {
     let value = metadata(document).and_then(|metadata| {
         // A policy that was meant to be tried only would count.
-        for near in ["istio.io/dryrun", "istio.io/dry_run", "istio.io/dryRun", "istio.io/Dry-Run", "dry-run"] {
+        for near in [
+            "istio.io/dryrun",
+            "istio.io/dry_run",
+            "istio.io/dryRun",
+            "istio.io/Dry-Run",
+            "dry-run",
+        ] {
             if let Some(value) = entry(metadata, "annotations", near) {
                 let what = format!("`{near}` means nothing, so the policy counts");
                 value.error_help(codes::UNKNOWN_FIELD, what, format!("write `{DRY_RUN}`"));

@@ -22,14 +22,24 @@ fuzz_target!(|target: &str| {
 /// What an application reads is what policy read: the target that is forwarded has the canonical path and the same query.
 fn istio(target: &str, rule: PathRule) {
     let Ok(canonical) = canonical_path(target, rule) else {
-        assert_eq!(forwarded_target(target, rule), None, "what is refused is not forwarded");
+        assert_eq!(
+            forwarded_target(target, rule),
+            None,
+            "what is refused is not forwarded"
+        );
         return;
     };
     if canonical.as_str().is_empty() || canonical.as_str() == "*" {
         return;
     }
-    assert!(canonical.as_str().starts_with('/'), "{canonical} of {target:?} is not absolute");
-    assert!(canonical.as_str().is_ascii(), "{canonical} of {target:?} is not ASCII");
+    assert!(
+        canonical.as_str().starts_with('/'),
+        "{canonical} of {target:?} is not absolute"
+    );
+    assert!(
+        canonical.as_str().is_ascii(),
+        "{canonical} of {target:?} is not ASCII"
+    );
     if rule != PathRule::None {
         base(canonical.as_str(), rule);
     }
@@ -40,7 +50,11 @@ fn istio(target: &str, rule: PathRule) {
             Some((path, query)) => (path, Some(query)),
             None => (forwarded, None),
         };
-        assert_eq!(path, canonical.as_str(), "{target:?} is forwarded with another path");
+        assert_eq!(
+            path,
+            canonical.as_str(),
+            "{target:?} is forwarded with another path"
+        );
         assert_eq!(query, target.split_once('?').map(|(_, query)| query));
     }
 }

@@ -41,7 +41,11 @@ fuzz_target!(|text: &str| {
     }
     assert!(!findings.iter().any(Finding::is_error), "accepted with an error");
     for (at, origin) in world.key_sources().iter().enumerate() {
-        world.report_keys(&origin.name, "{\"keys\":[]}".into(), i64::try_from(at).unwrap_or(0));
+        world.report_keys(
+            &origin.name,
+            "{\"keys\":[]}".into(),
+            i64::try_from(at).unwrap_or(0),
+        );
     }
     let plan = world.plan();
     let proxies: Vec<_> = world.proxies().cloned().collect();

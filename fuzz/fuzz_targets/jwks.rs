@@ -9,7 +9,9 @@ use serde_json::Value;
 const PUBLIC: [&str; 9] = ["kty", "kid", "alg", "use", "crv", "x", "y", "n", "e"];
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
     let _ = SigningKey::parse(text);
     let Ok(keys) = KeySet::parse(text) else { return };
     assert!(keys.len() + keys.skipped().len() <= MOST_KEYS);

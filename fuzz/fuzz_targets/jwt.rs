@@ -32,7 +32,9 @@ fuzz_target!(|data: &[u8]| {
 
 /// Nobody without the key makes a token.
 fn stranger(issuer: &Issuer, token: &[u8]) {
-    let Ok(token) = std::str::from_utf8(token) else { return };
+    let Ok(token) = std::str::from_utf8(token) else {
+        return;
+    };
     let _ = unverified_issuer(token);
     if token != issuer.token {
         assert!(verify(issuer, token).is_err(), "let in: {token}");
@@ -47,16 +49,27 @@ fn signed(issuer: &Issuer, data: &[u8]) {
         .key
         .sign_bytes(Algorithm::EdDsa, header, payload)
         .expect("the key signs");
-    let Ok(claims) = verify(issuer, &token) else { return };
+    let Ok(claims) = verify(issuer, &token) else {
+        return;
+    };
     let header: Value = serde_json::from_slice(header).expect("a header that was let in is JSON");
     assert!(matches!(header["alg"].as_str(), Some("EdDSA" | "Ed25519")));
     assert!(header.get("crit").is_none() && header.get("b64").is_none());
-    assert_eq!(header.get("kid").and_then(Value::as_str), claims.key_id.as_deref());
+    assert_eq!(
+        header.get("kid").and_then(Value::as_str),
+        claims.key_id.as_deref()
+    );
     let payload: Value = serde_json::from_slice(payload).expect("a payload that was let in is JSON");
     assert_eq!(payload, Value::Object(claims.all.clone()));
-    assert_eq!(payload.get("iss").and_then(Value::as_str), claims.issuer.as_deref());
+    assert_eq!(
+        payload.get("iss").and_then(Value::as_str),
+        claims.issuer.as_deref()
+    );
     assert!(claims.expires_at.is_none_or(|until| until >= NOW - 60));
-    assert_eq!(unverified_issuer(&token).expect("it was read before"), claims.issuer);
+    assert_eq!(
+        unverified_issuer(&token).expect("it was read before"),
+        claims.issuer
+    );
 }
 
 /// A good token of which anything is changed is not good.
@@ -66,7 +79,9 @@ fn forgery(issuer: &Issuer, changes: &[u8]) {
         let at = usize::from(u16::from_be_bytes([change[0], change[1]])) % token.len();
         token[at] ^= change[2];
     }
-    let Ok(token) = String::from_utf8(token) else { return };
+    let Ok(token) = String::from_utf8(token) else {
+        return;
+    };
     let verified = verify(issuer, &token);
     if token == issuer.token {
         verified.expect("unchanged");

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bartizan_decide::{
-    ConnectionFacts, Engine, HttpFacts, InFlight, TlsFacts, Verdict, authorize_http, authorize_tcp, choose, explain_http,
-    explain_tcp, outbound, resolve_name, route,
+    ConnectionFacts, Engine, HttpFacts, InFlight, TlsFacts, Verdict, authorize_http, authorize_tcp, choose,
+    explain_http, explain_tcp, outbound, resolve_name, route,
 };
 use bartizan_mesh::{Condition, Endpoint, Matcher, PathMatch, Rule};
 use bartizan_types::{Name, NamespacedName, Peer, Port, SpiffeId, StringMatch};

@@ -18,7 +18,7 @@ fuzz_target!(|text: &str| {
     let file = SourceFile::new("fuzz.yaml", text);
     let reading = read(&file);
     draw(&reading.findings, text);
-    let profile = if text.len() % 2 == 0 {
+    let profile = if text.len().is_multiple_of(2) {
         Profile::zero_trust()
     } else {
         Profile::istio()

@@ -41,6 +41,7 @@ fn text(text: &str) -> StringMatch {
 }
 
 /// One of each kind, with every field in use.
+#[expect(clippy::too_many_lines, reason = "one literal with every field of every kind")]
 fn resources() -> Vec<Resource> {
     let matcher = |any: &str, none: &str| Matcher {
         any: vec![text(any)],

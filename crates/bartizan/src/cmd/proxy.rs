@@ -25,6 +25,7 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the documents have errors, or the certificate, key or bundle cannot be read.
 pub(crate) fn run(args: &ProxyArgs) -> anyhow::Result<ExitCode> {
+    internal::small_pages();
     let folder = Folder::read(std::slice::from_ref(&args.folder), &args.documents)?;
     let mut findings = folder.findings.clone();
     let plan = if has_errors(&findings) {

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use bartizan_compile::{Positions, World};
 use bartizan_decide::{
-    AuthorizerSays, ConnectionFacts, Destination, Engine, Explanation, HttpFacts, Keys, Plan, TokenRule,
-    User, Verdict, authorize_after, authorize_http, authorize_tcp, authorize_tcp_after, explain_http,
-    explain_tcp, outbound, route,
+    AuthorizerSays, ConnectionFacts, Denied, Destination, Engine, Explanation, HttpFacts, Keys, Plan,
+    TokenRule, User, Verdict, authorize_after, authorize_http, authorize_tcp, authorize_tcp_after,
+    explain_http, explain_tcp, outbound, route,
 };
 use bartizan_mesh::{JwtRule, Key, Resource, Snapshot, Store, Transaction, wire_format};
 use bartizan_proto::v1alpha1::DumpReply;
@@ -192,12 +192,7 @@ impl Picture {
             now: question.at,
         };
         let Some(http) = &question.http else {
-            let mut asks = false;
-            let mut verdict = authorize_tcp(&self.engine, &connection);
-            while let Ok(Verdict::Ask(ask)) = verdict {
-                asks = true;
-                verdict = authorize_tcp_after(&self.engine, &connection, ask, AuthorizerSays::Allowed);
-            }
+            let (verdict, asks) = self.agreed_tcp(&connection);
             return Ok(Judged {
                 explanation: explain_tcp(&self.engine, &connection),
                 status: verdict.map_or_else(|denied| denied.status(), |_| 200),
@@ -226,12 +221,7 @@ impl Picture {
         };
         facts.route_is_for_people = self.route_is_for_people(&facts, question.port);
         let explanation = explain_http(&self.engine, &facts);
-        let mut asks = false;
-        let mut verdict = authorize_http(&self.engine, &facts);
-        while let Ok(Verdict::Ask(ask)) = verdict {
-            asks = true;
-            verdict = authorize_after(&self.engine, &facts, ask, AuthorizerSays::Allowed);
-        }
+        let (verdict, asks) = self.agreed_http(&facts);
         Ok(Judged {
             explanation,
             status: verdict.map_or_else(|denied| denied.status(), |_| 200),
@@ -239,6 +229,31 @@ impl Picture {
             asks,
             is_token_refused: false,
         })
+    }
+
+    /// What becomes of a request when every authorizer that is asked agrees, and whether one is asked.
+    pub(crate) fn agreed_http(
+        &self,
+        facts: &HttpFacts<'_, Vec<(String, String)>>,
+    ) -> (Result<Verdict, Denied>, bool) {
+        let mut asks = false;
+        let mut verdict = authorize_http(&self.engine, facts);
+        while let Ok(Verdict::Ask(ask)) = verdict {
+            asks = true;
+            verdict = authorize_after(&self.engine, facts, ask, AuthorizerSays::Allowed);
+        }
+        (verdict, asks)
+    }
+
+    /// The same of a connection of bytes.
+    pub(crate) fn agreed_tcp(&self, facts: &ConnectionFacts<'_>) -> (Result<Verdict, Denied>, bool) {
+        let mut asks = false;
+        let mut verdict = authorize_tcp(&self.engine, facts);
+        while let Ok(Verdict::Ask(ask)) = verdict {
+            asks = true;
+            verdict = authorize_tcp_after(&self.engine, facts, ask, AuthorizerSays::Allowed);
+        }
+        (verdict, asks)
     }
 
     /// The user of a token with these claims: by the first rule of the workload that takes its issuer and audience.

@@ -83,58 +83,13 @@ impl Recorder for Quiet {
     fn failed(&mut self, _field: Field, _half: Half) {}
 }
 
-/// Whether a rule asks for something that only HTTP has.
-pub(crate) fn asks_for_http(rule: &Rule) -> bool {
-    rule.from
-        .iter()
-        .any(|source| !source.request_principals.is_empty())
-        || rule.to.iter().any(|operation| {
-            !(operation.hosts.is_empty() && operation.methods.is_empty() && operation.paths.is_empty())
-        })
-        || rule.when.iter().any(is_only_http)
-}
-
 /// Whether a rule asks for something that only a user's token has.
 pub(crate) fn asks_for_user(rule: &Rule, expression: Option<&Expression>) -> bool {
     rule.from
         .iter()
         .any(|source| !source.request_principals.is_empty())
-        || rule.when.iter().any(|condition| match condition {
-            Condition::RequestPrincipal(_)
-            | Condition::RequestAudiences(_)
-            | Condition::RequestPresenter(_)
-            | Condition::RequestClaim(..) => true,
-            Condition::Header(..)
-            | Condition::SourceIp(_)
-            | Condition::SourceNamespace(_)
-            | Condition::SourcePrincipal(_)
-            | Condition::SourceServiceAccount(_)
-            | Condition::SourceTrustDomain(_)
-            | Condition::DestinationIp(_)
-            | Condition::DestinationPort(_)
-            | Condition::Sni(_)
-            | Condition::RemoteIp(_) => false,
-        })
+        || rule.when.iter().any(Condition::asks_for_user)
         || expression.is_some_and(|expression| expression.reads("auth"))
-}
-
-fn is_only_http(condition: &Condition) -> bool {
-    match condition {
-        Condition::Header(..)
-        | Condition::RequestPrincipal(_)
-        | Condition::RequestAudiences(_)
-        | Condition::RequestPresenter(_)
-        | Condition::RequestClaim(..) => true,
-        Condition::SourceIp(_)
-        | Condition::SourceNamespace(_)
-        | Condition::SourcePrincipal(_)
-        | Condition::SourceServiceAccount(_)
-        | Condition::SourceTrustDomain(_)
-        | Condition::DestinationIp(_)
-        | Condition::DestinationPort(_)
-        | Condition::Sni(_)
-        | Condition::RemoteIp(_) => false,
-    }
 }
 
 /// Whether a rule matches. On TCP a rule that asks for HTTP never matches if it allows, and else the HTTP fields are
@@ -151,7 +106,7 @@ pub(crate) fn rule_matches<H: Headers + ?Sized, R: Recorder>(
         action,
         recorder,
     };
-    if subject.http.is_none() && action == Action::Allow && asks_for_http(rule) {
+    if subject.http.is_none() && action == Action::Allow && rule.asks_for_http() {
         check.find_http(rule);
         return false;
     }
@@ -430,7 +385,7 @@ impl<'a, H: Headers + ?Sized, R: Recorder> Check<'_, 'a, H, R> {
             }
         }
         for (at, condition) in rule.when.iter().enumerate() {
-            if is_only_http(condition) {
+            if condition.asks_for_http() {
                 self.recorder.failed(Field::When(at), Half::OnlyHttp);
             }
         }

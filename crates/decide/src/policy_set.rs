@@ -9,7 +9,7 @@ use bartizan_types::{RuleId, StringMatch};
 use crate::expression::Expression;
 use crate::facts::Headers;
 use crate::marks::{Marks, ShadowResult};
-use crate::matching::{Quiet, asks_for_http, asks_for_user, rule_matches};
+use crate::matching::{Quiet, asks_for_user, rule_matches};
 use crate::path::canonical_value;
 use crate::rule_index::{Has, RuleIndex};
 use crate::subject::Subject;
@@ -333,7 +333,7 @@ impl PolicySet {
                         // On TCP an ALLOW rule that asks for HTTP never matches.
                         policy.action == action
                             && policy.dry_run == dry_run
-                            && (has_http || action != Action::Allow || !asks_for_http(rule))
+                            && (has_http || action != Action::Allow || !rule.asks_for_http())
                     })
                     .map(|(number, (_, rule))| (number, rule)),
                 Has {

@@ -220,3 +220,43 @@ pub enum Condition {
     /// `request.auth.claims[a][b]`: the names from the outside in. HTTP only.
     RequestClaim(Vec<Arc<str>>, Matcher<StringMatch>),
 }
+
+impl Condition {
+    /// Whether it asks for something that only a user's verified token has.
+    pub fn asks_for_user(&self) -> bool {
+        match self {
+            Self::RequestPrincipal(_)
+            | Self::RequestAudiences(_)
+            | Self::RequestPresenter(_)
+            | Self::RequestClaim(..) => true,
+            Self::Header(..)
+            | Self::SourceIp(_)
+            | Self::SourceNamespace(_)
+            | Self::SourcePrincipal(_)
+            | Self::SourceServiceAccount(_)
+            | Self::SourceTrustDomain(_)
+            | Self::DestinationIp(_)
+            | Self::DestinationPort(_)
+            | Self::Sni(_)
+            | Self::RemoteIp(_) => false,
+        }
+    }
+
+    /// Whether it asks for something that only HTTP has.
+    pub fn asks_for_http(&self) -> bool {
+        matches!(self, Self::Header(..)) || self.asks_for_user()
+    }
+}
+
+impl Rule {
+    /// Whether its fields ask for something that only HTTP has; its expression is not looked into.
+    pub fn asks_for_http(&self) -> bool {
+        self.from
+            .iter()
+            .any(|source| !source.request_principals.is_empty())
+            || self.to.iter().any(|operation| {
+                !(operation.hosts.is_empty() && operation.methods.is_empty() && operation.paths.is_empty())
+            })
+            || self.when.iter().any(Condition::asks_for_http)
+    }
+}

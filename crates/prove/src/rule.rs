@@ -21,7 +21,7 @@ pub(crate) fn rule(
 ) -> Formula {
     let is_http = speaker.is_http();
     let on_http = matched(speaker, rule, action, callee, named, true).and(is_http.clone());
-    let on_tcp = if action == Action::Allow && asks_for_http(rule) {
+    let on_tcp = if action == Action::Allow && rule.asks_for_http() {
         Formula::Never
     } else {
         matched(speaker, rule, action, callee, named, false).and(is_http.not())
@@ -98,31 +98,6 @@ fn matched(
             ]))
         }
     }
-}
-
-fn asks_for_http(rule: &Rule) -> bool {
-    rule.from
-        .iter()
-        .any(|source| !source.request_principals.is_empty())
-        || rule.to.iter().any(|operation| {
-            !(operation.hosts.is_empty() && operation.methods.is_empty() && operation.paths.is_empty())
-        })
-        || rule.when.iter().any(|condition| match condition {
-            Condition::Header(..)
-            | Condition::RequestPrincipal(_)
-            | Condition::RequestAudiences(_)
-            | Condition::RequestPresenter(_)
-            | Condition::RequestClaim(..) => true,
-            Condition::SourceIp(_)
-            | Condition::SourceNamespace(_)
-            | Condition::SourcePrincipal(_)
-            | Condition::SourceServiceAccount(_)
-            | Condition::SourceTrustDomain(_)
-            | Condition::DestinationIp(_)
-            | Condition::DestinationPort(_)
-            | Condition::Sni(_)
-            | Condition::RemoteIp(_) => false,
-        })
 }
 
 /// The requests of a source.

@@ -3,10 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use bartizan_decide::{
-    AuthorizerSays, ConnectionFacts, HttpFacts, Plan, TlsFacts, Verdict, authorize_after, authorize_http,
-    authorize_tcp, authorize_tcp_after, route,
-};
+use bartizan_decide::{ConnectionFacts, HttpFacts, Plan, TlsFacts, Verdict, route};
 use bartizan_prove::{HttpRequest, Request};
 use bartizan_types::{NamespacedName, RuleId};
 use serde_json::{Value, json};
@@ -309,16 +306,8 @@ fn decided(
 ) -> (bool, bool, String, Option<RuleId>) {
     let engine = picture.engine();
     let connection = connection(picture, callee, request);
-    let mut asks = false;
-    let verdict = match &request.http {
-        None => {
-            let mut verdict = authorize_tcp(engine, &connection);
-            while let Ok(Verdict::Ask(ask)) = verdict {
-                asks = true;
-                verdict = authorize_tcp_after(engine, &connection, ask, AuthorizerSays::Allowed);
-            }
-            verdict
-        }
+    let (verdict, asks) = match &request.http {
+        None => picture.agreed_tcp(&connection),
         Some(http) => {
             let user = http
                 .claims
@@ -338,12 +327,7 @@ fn decided(
                 route_is_for_people: false,
             };
             facts.route_is_for_people = picture.route_is_for_people(&facts, request.port);
-            let mut verdict = authorize_http(engine, &facts);
-            while let Ok(Verdict::Ask(ask)) = verdict {
-                asks = true;
-                verdict = authorize_after(engine, &facts, ask, AuthorizerSays::Allowed);
-            }
-            verdict
+            picture.agreed_http(&facts)
         }
     };
     match verdict {
